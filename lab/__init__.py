@@ -1,0 +1,36 @@
+"""A network simulation lab for IPv6 transition and the Tunnel Setup Protocol (RFC 5572).
+
+Names are loaded on first use, so that `import lab` costs nothing and an agent inside a kernel imports only
+what it runs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from lab.run import Run, run
+    from lab.scenario import Lab
+    from lab.topology.network import Network
+
+__version__: Final = "0.1.0"
+
+_WHERE: Final = {
+    "Lab": "lab.scenario",
+    "Network": "lab.topology.network",
+    "Run": "lab.run",
+    "run": "lab.run",
+}
+
+__all__ = ["Lab", "Network", "Run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'lab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
