@@ -1,0 +1,253 @@
+"""The agent: carries out one job inside a kernel and leaves the facts in the run folder.
+
+An engine starts `python -m lab.agent RUN_DIR` in a place where it may make namespaces.  The agent reads
+RUN_DIR/job.json, builds the plan, runs the scenario once per trial and writes log.jsonl as it goes and
+result.json at the end; captures are NODE-IFACE.pcap, in trial-NNN/ when there is more than one trial.  It decides
+nothing about addresses or rules and imports neither networkx nor a plotting library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from lab.errors import LabError, UsageError
+from lab.kernel import nft
+from lab.kernel.build import build
+from lab.kernel.capture import Capture
+from lab.kernel.namespace import Namespace
+from lab.kernel.verify import verify
+from lab.scenario import Lab
+from lab.sources import error_in_file, load_module
+from lab.topology.plan import Plan
+
+log = logging.getLogger(__name__)
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What job.json asks for."""
+
+    plan: Plan
+    module: str
+    """The topology file, whose `scenario` is run."""
+    parameters: Mapping[str, Any]
+    seed: int
+    trials: int = 1
+    capture: bool = True
+    timeout_s: float = 600.0
+    """For each trial's scenario."""
+    shell: Mapping[str, Any] | None = None
+    """Instead of the scenario: {"node": name, "argv": [...]} run with the terminal."""
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Job:
+        """The job of a run folder."""
+        value = json.loads((run_dir / "job.json").read_text())
+        return cls(**{**value, "plan": Plan.from_json(value["plan"])})
+
+
+def main(argv: list[str]) -> int:
+    """Do the job of the run folder named in `argv[0]`; 0 when every trial's scenario ended by itself."""
+    run_dir = Path(argv[0])
+    began = time.monotonic()
+    _log_to(run_dir / "log.jsonl", began)
+    result: dict[str, Any] = {"status": "error", "trials": []}
+    try:
+        job = Job.load(run_dir)
+        if job.shell is not None:
+            return asyncio.run(_shell(job, run_dir))
+        asyncio.run(_trials(job, run_dir, result))
+        return EXIT_DONE if result["status"] == "ok" else EXIT_FAILED
+    except LabError as exc:
+        result["error"] = describe_error(exc)
+        log.error("%s", exc)
+        if (run_dir / "job.json").exists() and job.shell is not None:
+            print(f"lab: {exc}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        result["agent_s"] = time.monotonic() - began
+        _write_json(run_dir / "result.json", result)
+
+
+async def _trials(job: Job, run_dir: Path, result: dict[str, Any]) -> None:
+    module = load_module(job.module)
+    result["status"] = "ok"
+    for number in range(job.trials):
+        folder = run_dir if job.trials == 1 else run_dir / f"trial-{number:03d}"
+        folder.mkdir(exist_ok=True)
+        trial = await _trial(job, module, folder, f"{job.seed}/{number}")
+        result["trials"].append(trial)
+        if trial["status"] != "ok":
+            result.update(status="error", error=trial["error"])
+            return
+        log.info("trial %d of %d done", number + 1, job.trials)
+
+
+async def _trial(job: Job, module: ModuleType, folder: Path, seed: str) -> dict[str, Any]:
+    """Build, run and take down once; what happened, as the JSON object run.json keeps for a trial."""
+    trial: dict[str, Any] = {"status": "error", "impairments": [], "captures": [], "records": [], "counters": {}}
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        fabric = build(job.plan)
+        stack.callback(fabric.close)
+        trial["build_s"] = time.monotonic() - started
+        log.info("built %d nodes in %.1f ms", len(job.plan.nodes), trial["build_s"] * 1000)
+        captures: list[Capture] = []
+        lab: Lab | None = None
+        try:
+            # May raise ImpairmentError: nothing is measured over links that do not do what was asked.
+            trial["impairments"] = await verify(fabric, job.plan)
+            if job.capture:
+                captures = [_capture(fabric[node], iface, folder) for node, iface in _wires(job.plan)]
+            lab = Lab(job.plan, fabric, parameters=job.parameters, seed=seed)
+            await lab.start()
+            await asyncio.wait_for(module.scenario(lab), job.timeout_s)
+            trial["status"] = "ok"
+        except TimeoutError:
+            trial["error"] = {"type": "Timeout", "message": f"the scenario did not end within {job.timeout_s:g} s"}
+        except LabError as exc:
+            trial["error"] = describe_error(exc)
+        except Exception as exc:  # whatever a scenario written by a person raises
+            log.error("%s", traceback.format_exc())
+            trial["error"] = {"type": type(exc).__name__, "message": error_in_file(exc, job.module)}
+        finally:
+            if lab is not None:
+                trial["scenario_s"] = lab.now()
+                trial["records"] = lab.records
+                trial["counters"] = _counters(job.plan, fabric, lab)
+                await lab.stop()
+            for capture in captures:
+                capture.stop()
+            trial["captures"] = [
+                {
+                    "node": capture.namespace.name,
+                    "iface": capture.iface,
+                    "file": str(capture.path.relative_to(folder)),
+                    "packets": capture.packets,
+                    "dropped": capture.dropped,
+                }
+                for capture in captures
+            ]
+            if trial["status"] != "ok":
+                _keep_evidence(job.plan, fabric, folder)
+    trial["seconds"] = time.monotonic() - started
+    return trial
+
+
+def _wires(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Every interface worth capturing on: all but a switch's ports, which other nodes' ends show already."""
+    for node in plan.nodes:
+        if node.kind != "switch":
+            for iface in node.interfaces:
+                yield node.name, iface.name
+
+
+def _capture(namespace: Namespace, iface: str, folder: Path) -> Capture:
+    capture = Capture(namespace, iface, folder / f"{namespace.name}-{iface}.pcap")
+    capture.start()
+    return capture
+
+
+def _counters(plan: Plan, fabric: Mapping[str, Namespace], lab: Lab) -> dict[str, dict[str, int]]:
+    """Packets counted, by node and by rule name or broker reason; nodes that count nothing are absent."""
+    found = {
+        node.name: {name: packets for name, (packets, _) in nft.counters(fabric[node.name]).items()}
+        for node in plan.nodes
+        if node.kind in ("nat", "firewall")
+    }
+    found |= {node.name: node.broker_counters() for node in lab if node.kind == "broker"}
+    return {name: counts for name, counts in found.items() if counts}
+
+
+def _keep_evidence(plan: Plan, fabric: Mapping[str, Namespace], folder: Path) -> None:
+    """Write what each node's kernel looked like when the scenario failed: addresses, routes, rules, sockets."""
+    import subprocess
+
+    commands = (
+        ["ip", "-br", "address"],
+        ["ip", "route"],
+        ["ip", "-6", "route"],
+        ["nft", "list", "ruleset"],
+    )
+    with (folder / "evidence.txt").open("w") as out:
+        for node in plan.nodes:
+            for argv in commands:
+                with fabric[node.name].entered(), contextlib.suppress(OSError, subprocess.SubprocessError):
+                    done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+                    if done.stdout.strip():
+                        out.write(f"--- {node.name}: {' '.join(argv)}\n{done.stdout}\n")
+
+
+async def _shell(job: Job, run_dir: Path) -> int:
+    """Build the network, start the brokers and hand the terminal to a program on one node."""
+    from lab.shell import hand_over
+
+    assert job.shell is not None
+    with contextlib.closing(build(job.plan)) as fabric:
+        lab = Lab(job.plan, fabric, parameters=job.parameters, seed=str(job.seed))
+        await lab.start()
+        try:
+            return await hand_over(lab, str(job.shell["node"]), [str(word) for word in job.shell["argv"]])
+        finally:
+            await lab.stop()
+
+
+def describe_error(exc: LabError) -> dict[str, Any]:
+    """An error as run.json keeps it: its type, its sentence and its data."""
+    data = {key: value for key, value in vars(exc).items() if isinstance(value, str | int | float | dict)}
+    return {"type": type(exc).__name__, "message": str(exc), **data}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write a whole file or none: a reader never sees half a result."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1))
+    part.replace(path)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: seconds since the agent began, level, logger, node and message."""
+
+    def __init__(self, began: float) -> None:
+        super().__init__()
+        self._offset = time.time() - (time.monotonic() - began)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "t": round(record.created - self._offset, 6),
+            "level": record.levelname,
+            "logger": record.name,
+            "node": getattr(record, "node", None),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_to(path: Path, began: float) -> None:
+    handler = logging.StreamHandler(path.open("a", buffering=1))
+    handler.setFormatter(_JsonLines(began))
+    logging.basicConfig(level=os.environ.get("LAB_LOG", "INFO"), handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UsageError as exc:
+        sys.exit(f"lab: {exc}")

@@ -1,0 +1,131 @@
+"""What a run found, as records: written by an agent, read back by `lab.run.Run`.
+
+A record is plain data with the units in its field names.  Times are seconds; a phase that was not reached is
+absent from `phases_s`.  Unknown fields of a newer run folder are ignored on reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing that happened on one node."""
+
+    node: str
+    """Who did it."""
+    at_s: float
+    """When it began, in seconds since the network was up."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The record that a JSON object holds."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: v for key, v in value.items() if key in known})
+
+
+@dataclass(frozen=True, slots=True)
+class SetupRecord(Record):
+    """One attempt to get a tunnel (RFC 5572 section 4.3)."""
+
+    broker: str
+    outcome: str
+    """ready, refused, timeout, unreachable or protocol_error."""
+    transport: str
+    """udp or tcp: what the outcome was reached over."""
+    requested: str
+    """The tunnel type asked for."""
+    type: str | None = None
+    """The tunnel type got: v6v4 or v6udpv4; None without a tunnel."""
+    mechanism: str | None = None
+    """The SASL mechanism used."""
+    code: int | None = None
+    """The broker's status code (RFC 5572 appendix B)."""
+    reason: str = ""
+    """What the client was told, or found out."""
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by phase: connect, version, auth, create, accept, first_packet."""
+    total_s: float = 0.0
+    """Seconds from the start to the tunnel being ready, or to knowing that it will not be."""
+    retransmissions: int = 0
+    round_trips: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    client_ipv6: str | None = None
+    server_ipv6: str | None = None
+    prefix: str | None = None
+    """The delegated prefix, if one was asked for."""
+    seen_by_broker: str | None = None
+    """The client's IPv4 address as the broker sees it."""
+    data_plane: str = ""
+    """How packets are carried: sit, tun or veth, as the machine allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PingRecord(Record):
+    """ICMP or ICMPv6 echo requests from a node to another."""
+
+    to: str
+    address: str
+    size: int
+    """Bytes of the whole IP packet."""
+    sent: int
+    received: int
+    rtts_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRecord(Record):
+    """A TCP transfer, with checksums taken at both ends."""
+
+    to: str
+    address: str
+    size: int
+    """Bytes sent."""
+    seconds: float
+    intact: bool
+    """The receiver got as many bytes with the same SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord(Record):
+    """A program that ran on a node."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecord(Record):
+    """A firewall's policy was switched."""
+
+    policy: str
+
+
+RECORDS: Mapping[str, type[Record]] = {
+    "setup": SetupRecord,
+    "ping": PingRecord,
+    "transfer": TransferRecord,
+    "command": CommandRecord,
+    "policy": PolicyRecord,
+}
+"""The records by the name they carry in run.json."""
+
+
+def parse_record(value: Mapping[str, Any]) -> Record:
+    """The record a JSON object of run.json stands for; KeyError for a kind that this lab does not know."""
+    lists_as_tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
+    return RECORDS[value["kind"]].from_json(lists_as_tuples)
+
+
+def describe_setup(record: SetupRecord) -> str:
+    """One line for a person: what a set-up attempt ended in."""
+    if record.outcome == "ready":
+        return f"{record.type} over {record.transport} in {record.total_s * 1000:.1f} ms, {record.client_ipv6}"
+    code = f"{record.code} " if record.code else ""
+    return f"{record.outcome} after {record.total_s * 1000:.0f} ms over {record.transport}: {code}{record.reason}"

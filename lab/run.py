@@ -1,0 +1,384 @@
+"""From a topology's name to a folder of facts: prepare, run in a kernel, check, read back.
+
+`run` does all of it; `Run` is the folder seen from Python.  run.json in the folder is complete: it holds the
+parameters, the kernel and what it can do, what was asked of links and what they did, every record of every trial and
+the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lab
+from lab import wire
+from lab.errors import LabError, MissingFeature, RunFailed, UsageError
+from lab.results import PingRecord, Record, SetupRecord, TransferRecord, parse_record
+from lab.sources import error_in_file, explain_assertion
+from lab.topology.plan import LoadRules, Plan, Shape
+
+Progress = Callable[[str], None]
+_R = TypeVar("_R", bound=Record)
+
+ENGINES = ("host",)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, read back."""
+
+    path: Path
+    """The folder."""
+    facts: Mapping[str, Any]
+    """run.json, whole."""
+    trial: int = 0
+    """The trial that the accessors below speak of."""
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """The run in the folder `path`; UsageError when it holds none."""
+        file = Path(path) / "run.json"
+        try:
+            return cls(Path(path), json.loads(file.read_text()))
+        except FileNotFoundError as exc:
+            raise UsageError(f"{path} is no run folder: it has no run.json") from exc
+        except ValueError as exc:
+            raise UsageError(f"{file} is damaged: {exc}") from exc
+
+    @property
+    def status(self) -> str:
+        """ok, check failed, error or interrupted."""
+        return str(self.facts["status"])
+
+    @property
+    def message(self) -> str:
+        """Why the status is not ok; empty when it is."""
+        return str(self.facts.get("message", ""))
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The parameters of `build`, defaults included."""
+        return dict(self.facts["parameters"])
+
+    @property
+    def records(self) -> list[Record]:
+        """Everything the trial recorded, in order."""
+        return [parse_record(value) for value in self._trial["records"]]
+
+    @property
+    def trials(self) -> list[Run]:
+        """One view of this run per trial."""
+        return [Run(self.path, self.facts, number) for number in range(len(self.facts["trials"]))]
+
+    @property
+    def _trial(self) -> Mapping[str, Any]:
+        trials = self.facts["trials"]
+        return trials[self.trial] if trials else {"records": [], "counters": {}, "captures": []}
+
+    def _of(self, kind: type[_R], node: str) -> list[_R]:
+        self._must_exist(node)
+        return [record for record in self.records if isinstance(record, kind) and record.node == node]
+
+    def _must_exist(self, node: str) -> Mapping[str, Any]:
+        nodes = {value["name"]: value for value in self.facts["nodes"]}
+        if node not in nodes:
+            raise UsageError(f"there is no node {node!r} in this run; the nodes are {', '.join(nodes)}")
+        found: Mapping[str, Any] = nodes[node]
+        return found
+
+    def tunnels(self, node: str) -> list[SetupRecord]:
+        """Every attempt of `node` to get a tunnel, in order."""
+        return self._of(SetupRecord, node)
+
+    def tunnel(self, node: str) -> SetupRecord:
+        """The last attempt of `node` to get a tunnel; UsageError when it made none."""
+        return _last(self.tunnels(node), f"{node} tried no tunnel in this run")
+
+    def pings(self, node: str, to: str | None = None) -> list[PingRecord]:
+        """Every ping that `node` sent (to `to`), in order."""
+        return [record for record in self._of(PingRecord, node) if to in (None, record.to)]
+
+    def ping(self, node: str, to: str) -> PingRecord:
+        """The last ping from `node` to `to`; UsageError when there was none."""
+        return _last(self.pings(node, to), f"{node} did not ping {to} in this run")
+
+    def transfer(self, node: str, to: str) -> TransferRecord:
+        """The last transfer from `node` to `to`; UsageError when there was none."""
+        found = [record for record in self._of(TransferRecord, node) if record.to == to]
+        return _last(found, f"{node} transferred nothing to {to} in this run")
+
+    def counter(self, node: str, name: str) -> int:
+        """Packets that a rule of `node`, or a reason of a broker, counted by the end; 0 when it counted none."""
+        self._must_exist(node)
+        return int(self._trial["counters"].get(node, {}).get(name, 0))
+
+    def address(self, node: str, iface: str) -> str:
+        """The IPv4 address of an interface (its IPv6 address when it has no other), without prefix length."""
+        for value in self._must_exist(node)["interfaces"]:
+            if value["name"] == iface:
+                return str(value["ipv4"] or value["ipv6"]).split("/")[0]
+        raise UsageError(f"{node} has no interface {iface!r}")
+
+    def capture(self, node: str, iface: str) -> Path:
+        """The pcap file of an interface; UsageError when nothing was captured there."""
+        for value in self._trial["captures"]:
+            if (value["node"], value["iface"]) == (node, iface):
+                folder = self.path if len(self.facts["trials"]) == 1 else self.path / f"trial-{self.trial:03d}"
+                return folder / str(value["file"])
+        have = ", ".join(f"{c['node']} {c['iface']}" for c in self._trial["captures"]) or "none"
+        raise UsageError(f"there is no capture of {node} {iface}; there are: {have}")
+
+    def wire(self, node: str, iface: str) -> Counter[str]:
+        """How many packets of each kind (`lab.wire.LABELS`) an interface saw; 0 for a kind it did not see."""
+        return wire.count(self.capture(node, iface))
+
+    def to_json(self) -> dict[str, Any]:
+        """run.json with the folder's path."""
+        return {"path": str(self.path), **self.facts}
+
+    def summary(self) -> list[str]:
+        """The outcome for a person, a line each."""
+        from lab.summary import summarise
+
+        return summarise(self)
+
+
+def _last(found: Sequence[_R], otherwise: str) -> _R:
+    if not found:
+        raise UsageError(otherwise)
+    return found[-1]
+
+
+def run(
+    name: str,
+    *,
+    on: str = "auto",
+    seed: int | None = None,
+    trials: int = 1,
+    out: Path | str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    timeout_s: float = 600.0,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a topology and check it; the run folder as a `Run`, whatever its status.
+
+    `name` is a topology's name or file.  `parameters` are those of its `build`, as values or as text.  Raises
+    UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both before
+    anything is made, and RunFailed when the kernel or the agent broke down.
+    """
+    from lab.engines import host
+    from lab.kernel.caps import probe
+    from lab.topology import catalog
+    from lab.topology.planner import make_plan
+
+    say = progress or (lambda text: None)
+    if trials < 1:
+        raise UsageError(f"trials must be at least 1, not {trials}")
+    topology = catalog.load(name)
+    values = catalog.bind_parameters(topology, dict(parameters or {}))
+    plan = make_plan(catalog.build_network(topology, values))
+    engine = _choose(on)
+    capabilities = probe()
+    require(plan, capabilities)
+    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+
+    folder = _run_folder(plan.name, out)
+    facts: dict[str, Any] = {
+        "format": 1,
+        "topology": plan.name,
+        "title": topology.title,
+        "status": "error",
+        "message": "the run did not end",
+        "parameters": values,
+        "seed": seed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "engine": engine,
+        "kernel": _kernel(),
+        "capabilities": {c.name: c.ok for c in capabilities},
+        "nodes": plan.to_json()["nodes"],
+        "trials": [],
+    }
+    _write(folder / "run.json", facts)
+    _write(folder / "plan.json", plan.to_json())
+    _write(
+        folder / "job.json",
+        {
+            "plan": plan.to_json(),
+            "module": str(topology.path),
+            "parameters": values,
+            "seed": seed,
+            "trials": trials,
+            "timeout_s": timeout_s,
+        },
+    )
+    say(f"{plan.name}: {len(plan.nodes)} nodes on the {engine} kernel, recorded in {folder}")
+    began = time.monotonic()
+    try:
+        status = host.run_agent(folder, timeout_s=timeout_s * trials + 60)
+        _fold_in(folder, facts, f"the agent ended with status {status} and left no result")
+    except KeyboardInterrupt:
+        _fold_in(folder, facts, "interrupted")
+        facts.update(status="interrupted", message="interrupted; what was recorded so far is kept")
+        raise
+    except LabError as exc:
+        _fold_in(folder, facts, str(exc))
+        facts["message"] = str(exc)
+        raise
+    finally:
+        facts["seconds"] = time.monotonic() - began
+        _write(folder / "run.json", facts)
+    done = Run(folder, facts)
+    if done.status == "ok":
+        _check(topology, done, facts)
+        _write(folder / "run.json", facts)
+    return Run(folder, facts)
+
+
+def require(plan: Plan, capabilities: Any) -> None:
+    """Raise MissingFeature, before anything is built, for the first thing the plan needs and this kernel lacks."""
+    needs = ["namespaces", "veth"]
+    if any(isinstance(step, LoadRules) for step in plan.steps):
+        needs.append("nft")
+    shapes = [step for step in plan.steps if isinstance(step, Shape)]
+    if any(shape.delay_ms or shape.jitter_ms or shape.loss_pct for shape in shapes):
+        needs.append("netem")
+    if any(shape.rate_mbit for shape in shapes):
+        needs.append("tbf")
+    for name in needs:
+        capability = capabilities[name]
+        if not capability.ok:
+            instead = capability.instead
+            if name == "netem":
+                asked = ", ".join(sorted({f"{s.node} {s.iface}" for s in shapes}))
+                instead = f"run without delay, jitter and loss (--set delay_ms=0), or {instead}; it is asked for on {asked}"
+            raise MissingFeature(name, instead=instead)
+
+
+def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequence[str] | None = None) -> int:
+    """Bring a topology up and run `argv` (an interactive shell) on `node` (the first client); its exit status."""
+    import tempfile
+
+    from lab.engines import host
+    from lab.kernel.caps import probe
+    from lab.topology import catalog
+    from lab.topology.planner import make_plan
+
+    topology = catalog.load(name)
+    values = catalog.bind_parameters(topology, dict(parameters))
+    plan = make_plan(catalog.build_network(topology, values))
+    names = [n.name for n in plan.nodes]
+    if node is None:
+        node = next((n.name for n in plan.nodes if n.kind == "client"), names[0])
+    if node not in names:
+        raise UsageError(f"there is no node {node!r}; the nodes are {', '.join(names)}")
+    require(plan, probe())
+    with tempfile.TemporaryDirectory(prefix="lab-shell-") as folder:
+        job = {
+            "plan": plan.to_json(),
+            "module": str(topology.path),
+            "parameters": values,
+            "seed": random.SystemRandom().randrange(2**32),
+            "shell": {"node": node, "argv": list(argv or [])},
+        }
+        _write(Path(folder) / "job.json", job)
+        return host.run_agent(Path(folder), interactive=True)
+
+
+def _choose(on: str) -> str:
+    if on == "auto":
+        return "host"
+    if on not in ENGINES:
+        raise UsageError(f"there is no kernel {on!r}; choose from auto, {', '.join(ENGINES)}")
+    return on
+
+
+def _run_folder(name: str, out: Path | str | None) -> Path:
+    """A new, empty folder: `out`, or runs/NAME-TIME under the working directory."""
+    if out is not None:
+        folder = Path(out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not empty; name a new folder with --out")
+        _make(folder)
+        return folder.resolve()
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for count in range(100):
+        folder = Path("runs") / (f"{name}-{stamp}" + (f"-{count}" if count else ""))
+        if not folder.exists():
+            _make(folder)
+            return folder.resolve()
+    raise UsageError(f"there are already 100 run folders called {folder}; name another with --out")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"cannot make the run folder {folder}: {exc.strerror}; name another with --out") from exc
+
+
+def _fold_in(folder: Path, facts: dict[str, Any], otherwise: str) -> None:
+    """Move what the agent left into `facts`, and the agent's own files away."""
+    file = folder / "result.json"
+    if file.exists():
+        result = json.loads(file.read_text())
+        facts["trials"] = result["trials"]
+        facts["status"] = result["status"]
+        facts["message"] = result.get("error", {}).get("message", "")
+        if "error" in result:
+            facts["error"] = result["error"]
+        file.unlink()
+    else:
+        facts.update(status="error", message=otherwise)
+    (folder / "job.json").unlink(missing_ok=True)
+
+
+def _check(topology: Any, done: Run, facts: dict[str, Any]) -> None:
+    """Ask the topology's `check` about every trial and put the verdict into `facts`."""
+    for trial in done.trials:
+        try:
+            topology.check(trial)
+        except AssertionError as exc:
+            facts.update(status="check failed", message=explain_assertion(exc, topology.path))
+        except LabError as exc:
+            facts.update(status="check failed", message=str(exc))
+        except Exception as exc:
+            facts.update(status="check failed", message=error_in_file(exc, topology.path))
+        if facts["status"] != "ok":
+            if len(done.trials) > 1:
+                facts["message"] = f"trial {trial.trial}: {facts['message']}"
+            return
+
+
+def _kernel() -> dict[str, Any]:
+    """What the figures of a run depend on besides the topology."""
+    checkout = Path(__file__).parent.parent
+    commit = None
+    if (checkout / ".git").exists():
+        asked = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+        commit = asked.stdout.strip() or None
+    return {
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "lab": lab.__version__,
+        "commit": commit,
+    }
+
+
+def _write(path: Path, value: Any) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    part.replace(path)

@@ -1,0 +1,408 @@
+"""What a scenario sees: the nodes of a network that is up, and what can be done on each.
+
+`scenario(net)` of a topology file gets a `Lab`; `net["laptop"]` is a `LabNode`.  Every action waits until it is
+done, records what came of it (`lab.results`) and hands the record back.  An action that does not fit its node (a
+tunnel on a firewall) is a `UsageError` that says what the node is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from lab.errors import LabError, TunnelRefused, UsageError
+from lab.results import (
+    CommandRecord,
+    PingRecord,
+    PolicyRecord,
+    Record,
+    SetupRecord,
+    TransferRecord,
+    describe_setup,
+)
+from lab.topology.plan import NodePlan, Plan
+
+if TYPE_CHECKING:
+    from lab.actors.broker import TunnelBroker
+    from lab.actors.client import TunnelClient
+    from lab.kernel.namespace import Namespace
+
+log = logging.getLogger(__name__)
+
+_KIND_OF_RECORD: Final = {
+    SetupRecord: "setup",
+    PingRecord: "ping",
+    TransferRecord: "transfer",
+    CommandRecord: "command",
+    PolicyRecord: "policy",
+}
+_R = TypeVar("_R", bound=Record)
+
+
+class Lab:
+    """A network that is up.  Iterating gives its nodes; `lab["name"]` one of them."""
+
+    parameters: Mapping[str, Any]
+    """The parameters `build` was called with, defaults included."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        namespaces: Mapping[str, Namespace],
+        *,
+        parameters: Mapping[str, Any],
+        seed: str,
+    ) -> None:
+        self.parameters = parameters
+        self.records: list[dict[str, Any]] = []
+        self.began = time.monotonic()
+        self._seed = seed
+        self._nodes = {node.name: LabNode(self, node, namespaces[node.name]) for node in plan.nodes}
+
+    def __getitem__(self, name: str | LabNode) -> LabNode:
+        if isinstance(name, LabNode):
+            return name
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise UsageError(f"there is no node {name!r}; the nodes are {', '.join(self._nodes)}") from None
+
+    def __iter__(self) -> Any:
+        return iter(self._nodes.values())
+
+    def rng(self, purpose: str) -> random.Random:
+        """A random generator that depends on the run's seed and on `purpose` only."""
+        return random.Random(f"{self._seed}/{purpose}")
+
+    def now(self) -> float:
+        """Seconds since the network was up."""
+        return time.monotonic() - self.began
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` of the lab's time pass."""
+        await asyncio.sleep(seconds)
+
+    def record(self, record: _R) -> _R:
+        """Keep `record` for run.json and return it."""
+        self.records.append({"kind": _KIND_OF_RECORD[type(record)], **asdict(record)})
+        return record
+
+    async def start(self) -> None:
+        """Start the programs that run before any scenario: the brokers."""
+        for node in self:
+            if node.kind == "broker":
+                await node.start_broker()
+
+    async def stop(self) -> None:
+        """Stop every program of every node; safe to call twice."""
+        for node in self:
+            await node.stop()
+
+
+class LabNode:
+    """One node of a network that is up."""
+
+    def __init__(self, lab: Lab, plan: NodePlan, namespace: Namespace) -> None:
+        self.lab = lab
+        self.plan = plan
+        self.name = plan.name
+        self.kind = plan.kind
+        self.namespace = namespace
+        """The node's network namespace, for what this class has no method for."""
+        self.policy: str | None = plan.options.get("policy") if plan.kind == "firewall" else None
+        """A firewall's policy, None on other nodes."""
+        self.log = logging.LoggerAdapter(log, {"node": plan.name})
+        self._tunnel: TunnelClient | None = None
+        self._broker: TunnelBroker | None = None
+        self._advertiser: Any = None
+        self._slaac: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+    def _must_be(self, kind: str, action: str) -> None:
+        if self.kind != kind:
+            raise UsageError(f"{self.name} is a {self.kind}; {action} works on a {kind} only")
+
+    # ------------------------------------------------------------------ addresses
+
+    @property
+    def ipv4(self) -> str | None:
+        """The node's IPv4 address, or None."""
+        return self.plan.ipv4
+
+    @property
+    def ipv6(self) -> str | None:
+        """The node's IPv6 address: a tunnel's before a self-made one before a planned one; None without any."""
+        if self._tunnel is not None and self._tunnel.report.client_ipv6 is not None:
+            return str(self._tunnel.report.client_ipv6)
+        return self._slaac or self.plan.ipv6
+
+    def _address_of(self, to: str | LabNode, family: int | None) -> str:
+        """The address to reach `to` at from here: IPv6 when both ends have it, unless `family` says otherwise."""
+        if isinstance(to, str):
+            try:
+                return str(ip_address(to))
+            except ValueError:
+                pass
+        other = self.lab[to]
+        if family is None:
+            family = 6 if self.ipv6 and other.ipv6 else 4 if self.ipv4 and other.ipv4 else 6
+        address = other.ipv6 if family == 6 else other.ipv4
+        if address is None:
+            raise UsageError(f"{other.name} has no IPv{family} address to reach it at")
+        return address
+
+    async def wait_for_ipv6(self, timeout_s: float = 10.0) -> str:
+        """Wait until the node has made itself an address from a router advertisement (RFC 4862); return it."""
+        from lab.actors.advertise import global_address
+
+        deadline = time.monotonic() + timeout_s
+        while (address := global_address(self.namespace)) is None:
+            if time.monotonic() >= deadline:
+                raise LabError(f"{self.name} got no IPv6 address from a router advertisement in {timeout_s:g} s")
+            await asyncio.sleep(0.02)
+        self._slaac = str(address)
+        self.log.info("has %s from a router advertisement", address)
+        return self._slaac
+
+    # ------------------------------------------------------------------ tunnels
+
+    async def attempt_tunnel(
+        self,
+        broker: str | LabNode,
+        *,
+        tunnel: str = "v6anyv4",
+        transport: str = "udp",
+        user: str | None = None,
+        password: str | None = None,
+        mechanism: str | None = None,
+        prefix_length: int | None = None,
+        lan: str | None = None,
+        keepalive_interval_s: int | None = 30,
+        mtu: int = 1280,
+        **options: Any,
+    ) -> SetupRecord:
+        """Try to set up a tunnel and return how it went; the outcome may be bad, the call does not raise for that.
+
+        `tunnel` is v6anyv4, v6v4 or v6udpv4, `transport` is udp, tcp or auto (UDP, then TCP).  Without a user the
+        mechanism is ANONYMOUS.  `lan` names the neighbour on whose link a delegated prefix is announced.  `options`
+        are fields of `lab.tsp.Retransmission`, to change how patient the client is.
+        """
+        from lab.actors.client import TunnelClient
+        from lab.tsp import ClientConfig, Mechanism, Retransmission, TunnelType
+
+        self._must_be("client", "connect_tunnel")
+        if self._tunnel is not None:
+            await self.disconnect_tunnel()
+        server = self.lab[broker]
+        assert self.ipv4 is not None and server.ipv4 is not None
+        config = ClientConfig(
+            client_address=IPv4Address(self.ipv4),
+            tunnel=_choice(TunnelType, tunnel, "tunnel"),
+            user=user,
+            password=password,
+            mechanisms=(_choice(Mechanism, mechanism, "mechanism"),) if mechanism else None,
+            server_name=server.name,
+            prefix_length=prefix_length,
+            keepalive_interval_s=keepalive_interval_s,
+            retransmission=Retransmission(**options),
+        )
+        client = TunnelClient(
+            self.namespace,
+            config,
+            (server.ipv4, 3653),
+            transport,
+            mtu=mtu,
+            rng=self.lab.rng(f"{self.name}/{len(self.lab.records)}"),
+        )
+        at = self.lab.now()
+        report = await client.connect()
+        if report.outcome == "ready":
+            self._tunnel = client
+            if lan is not None:
+                await self._announce(report.prefix, lan)
+        record = SetupRecord(
+            node=self.name,
+            at_s=at,
+            broker=server.name,
+            seen_by_broker=server.seen_address(report.client_ipv6),
+            **{
+                name: _plain(getattr(report, name))
+                for name in SetupRecord.__slots__
+                if name not in ("broker", "seen_by_broker")
+            },
+        )
+        self.log.info("tunnel: %s", describe_setup(record))
+        return self.lab.record(record)
+
+    async def connect_tunnel(self, broker: str | LabNode, **options: Any) -> SetupRecord:
+        """Set up a tunnel, as `attempt_tunnel` does; raises `TunnelRefused` or `LabError` when there is none."""
+        record = await self.attempt_tunnel(broker, **options)
+        if record.outcome == "refused":
+            raise TunnelRefused(record.code or 0, record.reason)
+        if record.outcome != "ready":
+            raise LabError(f"{self.name} got no tunnel from {record.broker}: {describe_setup(record)}")
+        return record
+
+    async def disconnect_tunnel(self) -> None:
+        """Take the tunnel down on this side; nothing happens when there is none."""
+        if self._advertiser is not None:
+            await self._advertiser.stop()
+            self._advertiser = None
+        if self._tunnel is not None:
+            await self._tunnel.close()
+            self._tunnel = None
+
+    async def _announce(self, prefix: IPv6Network | None, lan: str) -> None:
+        from lab.actors.advertise import Advertiser
+
+        iface = next((i.name for i in self.plan.interfaces if i.peer == lan), None)
+        if iface is None:
+            raise UsageError(f"{self.name} has no link to {lan!r} to announce a prefix on")
+        if prefix is None:
+            raise UsageError("lan= needs a delegated prefix; ask for one with prefix_length=64")
+        self._advertiser = Advertiser(self.namespace, iface, prefix)
+        await self._advertiser.start()
+
+    # ------------------------------------------------------------------ brokers and firewalls
+
+    async def start_broker(self) -> None:
+        """Start the TSP broker of this node, over UDP and TCP."""
+        from lab.actors.broker import TunnelBroker
+
+        self._must_be("broker", "start_broker")
+        self._broker = TunnelBroker.from_options(self.namespace, self.plan, rng=self.lab.rng(self.name))
+        await self._broker.start()
+
+    def seen_address(self, client_ipv6: IPv6Address | None) -> str | None:
+        """The IPv4 address this broker sees the holder of `client_ipv6` at; None when nobody holds it."""
+        if self._broker is None or client_ipv6 is None:
+            return None
+        peer = self._broker.peer_of(client_ipv6)
+        return None if peer is None else str(peer)
+
+    async def set_policy(self, policy: str) -> None:
+        """Replace a firewall's rules by those of `policy` in one atomic step (`lab.rules.firewall.POLICIES`)."""
+        from lab.kernel import nft
+        from lab.rules.firewall import firewall_ruleset
+
+        self._must_be("firewall", "set_policy")
+        nft.load(self.namespace, firewall_ruleset(policy))
+        self.policy = policy
+        self.lab.record(PolicyRecord(node=self.name, at_s=self.lab.now(), policy=policy))
+        self.log.info("policy is now %s", policy)
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """Packets and bytes counted by the node's rules, by the rule's name (its nftables comment)."""
+        from lab.kernel import nft
+
+        return nft.counters(self.namespace)
+
+    def broker_counters(self) -> dict[str, int]:
+        """What a broker counted, by reason; empty on other nodes."""
+        return dict(self._broker.counters) if self._broker is not None else {}
+
+    # ------------------------------------------------------------------ traffic
+
+    async def ping(
+        self,
+        to: str | LabNode,
+        *,
+        count: int = 3,
+        size: int = 104,
+        interval_s: float = 0.05,
+        timeout_s: float = 2.0,
+        family: int | None = None,
+    ) -> PingRecord:
+        """Send `count` echo requests, each an IP packet of `size` bytes, to a node or an address."""
+        from lab.actors.ping import ping
+
+        address = self._address_of(to, family)
+        at = self.lab.now()
+        report = await ping(
+            self.namespace, address, count=count, size=size, interval_s=interval_s, timeout_s=timeout_s
+        )
+        record = PingRecord(
+            node=self.name,
+            at_s=at,
+            to=str(to) if isinstance(to, str) else to.name,
+            address=address,
+            size=size,
+            sent=report.sent,
+            received=report.received,
+            rtts_s=tuple(report.rtts_s),
+        )
+        self.log.info("ping %s (%s): %d of %d answered", record.to, address, record.received, record.sent)
+        return self.lab.record(record)
+
+    async def transfer(
+        self, to: str | LabNode, *, size: int = 1_000_000, timeout_s: float = 60.0, family: int | None = None
+    ) -> TransferRecord:
+        """Send `size` random bytes to a node over TCP and compare checksums."""
+        from lab.actors.transfer import transfer
+
+        other = self.lab[to]
+        address = self._address_of(other, family)
+        at = self.lab.now()
+        report = await transfer(
+            self.namespace,
+            other.namespace,
+            address,
+            size=size,
+            timeout_s=timeout_s,
+            rng=self.lab.rng(f"{self.name}/transfer/{len(self.lab.records)}"),
+        )
+        record = TransferRecord(
+            node=self.name,
+            at_s=at,
+            to=other.name,
+            address=address,
+            size=size,
+            seconds=report.seconds,
+            intact=report.intact,
+        )
+        self.log.info("%d bytes to %s: %s", size, other.name, "intact" if record.intact else "DAMAGED")
+        return self.lab.record(record)
+
+    async def run(self, argv: Sequence[str], *, timeout_s: float = 60.0) -> CommandRecord:
+        """Run a program on the node (no shell) and record its status and output; it may fail."""
+        at = self.lab.now()
+        done = await self.namespace.run(list(argv), timeout_s=timeout_s)
+        return self.lab.record(
+            CommandRecord(
+                node=self.name,
+                at_s=at,
+                argv=tuple(argv),
+                returncode=done.returncode,
+                stdout=done.stdout,
+                stderr=done.stderr,
+            )
+        )
+
+    async def stop(self) -> None:
+        """Stop the node's programs; safe to call twice."""
+        await self.disconnect_tunnel()
+        if self._broker is not None:
+            await self._broker.stop()
+            self._broker = None
+
+
+def _plain(value: Any) -> Any:
+    """A report's value as JSON can hold it."""
+    if isinstance(value, IPv4Address | IPv6Address | IPv6Network):
+        return str(value)
+    return getattr(value, "value", value)
+
+
+def _choice(kind: Any, value: str, what: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{what} {value!r} does not exist; choose from {', '.join(k.value for k in kind)}") from None
