@@ -1,0 +1,160 @@
+"""A network device whose packets a program reads and writes: the end of a tunnel in user space.
+
+Two ways to get one, behind one interface:
+
+- "tun": /dev/net/tun, the kernel's own.
+- "veth": where that device cannot be opened (it belongs to root with mode 0600 on some systems, and a user namespace
+  may not make another), a veth pair without address resolution.  Its far end sits alone in a pocket namespace that
+  speaks no IP, where a packet socket reads and writes it.  Both ends have one MAC address, so a frame is for its
+  receiver in either direction.  It carries IPv6 only.
+
+Both kinds are up, send no router solicitations or group reports of their own and have no link-local address: all
+that comes out of the device is what was routed into it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from typing import Final, Literal, Protocol
+
+from lab.errors import KernelRefused
+from lab.kernel import links, netlink
+from lab.kernel.namespace import Namespace
+
+_TUNSETIFF: Final = 0x400454CA
+_IFF_TUN: Final = 0x0001
+_IFF_NO_PI: Final = 0x1000
+_TUN_NODE: Final = "/dev/net/tun"
+
+_ETH_P_IPV6: Final = 0x86DD
+_LARGEST: Final = 65535
+_POCKET_END: Final = "far"
+_MAC: Final = "02:00:5e:00:00:01"
+"""Of both ends of every veth device: they never meet another link."""
+
+Kind = Literal["tun", "veth"]
+
+
+class PacketDevice(Protocol):
+    """A device called `name`; its descriptor is non-blocking and can be given to an event loop."""
+
+    name: str
+    kind: Kind
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> bytes:
+        """The next IP packet routed into the device.  Raises BlockingIOError when there is none."""
+        ...
+
+    def write(self, packet: bytes | bytearray | memoryview) -> None:
+        """Have an IP packet arrive at the device.  Raises BlockingIOError or OSError when the kernel cannot take it."""
+        ...
+
+    def close(self) -> None:
+        """Remove the device, with its addresses and routes."""
+        ...
+
+
+def open_device(ns: Namespace, name: str, mtu: int, *, kind: Kind | None = None) -> PacketDevice:
+    """A device `name` in `ns`, up, with that MTU; the kind is "tun" where it can be had unless one is asked for.
+
+    Raises KernelRefused.
+    """
+    if kind != "veth":
+        try:
+            return _Tun(ns, name, mtu)
+        except PermissionError as exc:
+            refused: OSError = exc
+        except FileNotFoundError as exc:
+            refused = exc
+        except OSError as exc:
+            raise KernelRefused(ns.name, f"make TUN device {name}", exc.errno or 0) from exc
+        if kind == "tun":
+            raise KernelRefused(ns.name, f"open {_TUN_NODE}", refused.errno or 0) from refused
+    return _Veth(ns, name, mtu)
+
+
+class _Tun:
+    kind: Kind = "tun"
+
+    def __init__(self, ns: Namespace, name: str, mtu: int) -> None:
+        self.name = name
+        with ns.entered():  # the device belongs to the namespace the file is opened in
+            self._fd = os.open(_TUN_NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(self._fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+            _quiet(ns, name)
+            _bring_up(ns, name, mtu)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> bytes:
+        return os.read(self._fd, _LARGEST)
+
+    def write(self, packet: bytes | bytearray | memoryview) -> None:
+        os.write(self._fd, packet)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Veth:
+    kind: Kind = "veth"
+
+    def __init__(self, ns: Namespace, name: str, mtu: int) -> None:
+        self.name = name
+        self._ns = ns
+        with Namespace.create(f"{ns.name}:{name}:pocket") as pocket:
+            pocket.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+            ns.netlink.do([netlink.add_veth(name, 0, _MAC, ns.fd, _POCKET_END, 0, _MAC, pocket.fd, mtu)])
+            self._index = links.index(ns, name)
+            try:
+                _quiet(ns, name)
+                links.disable_offloads(ns, name)
+                links.link_up(pocket, _POCKET_END)
+                # The socket keeps the pocket: its descriptor is not needed any more.
+                self._socket = pocket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+                self._socket.bind((_POCKET_END, _ETH_P_IPV6))
+                self._destination = (_POCKET_END, _ETH_P_IPV6, 0, 0, bytes.fromhex(_MAC.replace(":", "")))
+                _bring_up(ns, name, mtu)
+            except BaseException:
+                links.delete_link(ns, name)
+                raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> bytes:
+        return self._socket.recv(_LARGEST)
+
+    def write(self, packet: bytes | bytearray | memoryview) -> None:
+        self._socket.sendto(packet, self._destination)
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._socket.close()
+            # The pocket goes later, in the kernel's own time; the device goes now.
+            if self._ns.fd >= 0:
+                self._ns.netlink.do([netlink.delete_link(self.name, self._index)])
+
+
+def _quiet(ns: Namespace, name: str) -> None:
+    """Before it is up: no link-local address (1: none), no router solicitation, no waiting for an address check."""
+    base = f"net/ipv6/conf/{name}"
+    ns.sysctls({f"{base}/addr_gen_mode": "1", f"{base}/accept_ra": "0", f"{base}/accept_dad": "0"})
+
+
+def _bring_up(ns: Namespace, name: str, mtu: int) -> None:
+    up = netlink.IFF_UP | netlink.IFF_NOARP
+    change = up | netlink.IFF_MULTICAST
+    ns.netlink.do([netlink.set_link(name, links.index(ns, name), flags=up, change=change, mtu=mtu)])
