@@ -122,7 +122,7 @@ async def _trial(job: Job, module: ModuleType, folder: Path, seed: str) -> dict[
             trial["error"] = {"type": "Timeout", "message": f"the scenario did not end within {job.timeout_s:g} s"}
         except LabError as exc:
             trial["error"] = describe_error(exc)
-        except Exception as exc:  # whatever a scenario written by a person raises
+        except Exception as exc:  # noqa: BLE001 - whatever a person's scenario raises
             log.error("%s", traceback.format_exc())
             trial["error"] = {"type": type(exc).__name__, "message": error_in_file(exc, job.module)}
         finally:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import lab
 from lab import wire
-from lab.errors import LabError, MissingFeature, RunFailed, UsageError
+from lab.errors import LabError, MissingFeature, UsageError
 from lab.results import PingRecord, Record, SetupRecord, TransferRecord, parse_record
 from lab.sources import error_in_file, explain_assertion
 from lab.topology.plan import LoadRules, Plan, Shape
@@ -260,7 +260,9 @@ def require(plan: Plan, capabilities: Any) -> None:
             instead = capability.instead
             if name == "netem":
                 asked = ", ".join(sorted({f"{s.node} {s.iface}" for s in shapes}))
-                instead = f"run without delay, jitter and loss (--set delay_ms=0), or {instead}; it is asked for on {asked}"
+                instead = (
+                    f"run without delay, jitter and loss (--set delay_ms=0), or {instead}; it is asked for on {asked}"
+                )
             raise MissingFeature(name, instead=instead)
 
 
@@ -351,7 +353,7 @@ def _check(topology: Any, done: Run, facts: dict[str, Any]) -> None:
             facts.update(status="check failed", message=explain_assertion(exc, topology.path))
         except LabError as exc:
             facts.update(status="check failed", message=str(exc))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever a person's check raises
             facts.update(status="check failed", message=error_in_file(exc, topology.path))
         if facts["status"] != "ok":
             if len(done.trials) > 1:

@@ -202,7 +202,8 @@ class LabNode:
         if self._tunnel is not None:
             await self.disconnect_tunnel()
         server = self.lab[broker]
-        assert self.ipv4 is not None and server.ipv4 is not None
+        if self.ipv4 is None or server.ipv4 is None:
+            raise UsageError(f"{self.name} and {server.name} need IPv4 addresses for a tunnel over IPv4")
         config = ClientConfig(
             client_address=IPv4Address(self.ipv4),
             tunnel=_choice(TunnelType, tunnel, "tunnel"),
@@ -326,9 +327,7 @@ class LabNode:
 
         address = self._address_of(to, family)
         at = self.lab.now()
-        report = await ping(
-            self.namespace, address, count=count, size=size, interval_s=interval_s, timeout_s=timeout_s
-        )
+        report = await ping(self.namespace, address, count=count, size=size, interval_s=interval_s, timeout_s=timeout_s)
         record = PingRecord(
             node=self.name,
             at_s=at,

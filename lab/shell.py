@@ -6,16 +6,14 @@ node: `ip -n nat address`, `ip netns exec broker ss -lun`.  The mounts go away w
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
 
-from lab.errors import KernelRefused
+from lab.kernel import libc
 from lab.scenario import Lab
 
-_MS_BIND = 0x1000
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -30,28 +28,30 @@ async def hand_over(lab: Lab, node: str, argv: list[str]) -> int:
     }
     if not argv:
         print(_introduction(lab, here.name), file=sys.stderr)
-        startup = Path("/run/lab-shell")
-        startup.write_text(f"[ -f ~/.bashrc ] && . ~/.bashrc\nPS1='{here.name}:\\w# '\n")
-        argv = ["bash", "--rcfile", str(startup), "-i"]
+        argv = ["bash", "--rcfile", str(_startup_file(here.name)), "-i"]
     # Ctrl-C belongs to the program on the terminal; the brokers go on.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        program = await here.namespace.popen(argv, env=environment)
+        program = here.namespace.popen(argv, env=environment, foreground=True)
         return await program.wait()
     finally:
         signal.signal(signal.SIGINT, before)
 
 
+def _startup_file(node: str) -> Path:
+    """A start-up file for bash: the person's own, then a prompt that says which node this is."""
+    file = Path("/run/lab-shell")
+    file.write_text(f"[ -f ~/.bashrc ] && . ~/.bashrc\nPS1='{node}:\\w# '\n")
+    return file
+
+
 def _name_namespaces(lab: Lab) -> None:
     folder = Path("/run/netns")
     folder.mkdir(exist_ok=True)
-    libc = ctypes.CDLL(None, use_errno=True)
     for node in lab:
         target = folder / node.name
         target.touch()
-        source = f"/proc/self/fd/{node.namespace.fd}".encode()
-        if libc.mount(source, bytes(target), None, _MS_BIND, None):
-            raise KernelRefused(node.name, f"mount its namespace on {target}", ctypes.get_errno())
+        libc.mount(f"/proc/self/fd/{node.namespace.fd}", str(target), None, libc.MS_BIND)
 
 
 def _introduction(lab: Lab, here: str) -> str:

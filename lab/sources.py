@@ -62,7 +62,7 @@ def explain_assertion(exc: AssertionError, path: str | Path) -> str:
                 continue
             try:
                 value = eval(compile(ast.Expression(operand), str(path), "eval"), scope)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever a person's expression raises
                 continue
             message += f"\n    {ast.unparse(operand)} is {value!r}"
     if exc.args:

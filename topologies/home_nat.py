@@ -29,12 +29,15 @@ def build(net: Network, delay_ms: float = 20, mapping: str = "EIM", filtering: s
 async def scenario(net: Lab) -> None:
     await net["laptop"].connect_tunnel("broker", tunnel="v6anyv4", user="ann", password="secret")
     await net["laptop"].ping("server", count=3)
+    await net["laptop"].ping("server", count=3, size=1280)
     await net["laptop"].transfer("server", size=1_000_000)
 
 
 def check(run: Run) -> None:
     assert run.tunnel("laptop").type == "v6udpv4"
-    assert run.ping("laptop", "server").received == 3
+    small, full = run.pings("laptop", "server")
+    assert small.received == full.received == 3
+    assert full.size == 1280
     assert run.transfer("laptop", "server").intact
     wire = run.wire("internet", "eth0")
     assert wire["v6udpv4 data"] >= 6
