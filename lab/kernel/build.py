@@ -207,7 +207,7 @@ class _Builder:
             left: dict[str, list[tuple[str, int]]] = {}
             for node, ifaces in waiting.items():
                 states = self._node(node).netlink.links(ifaces)
-                if slow := [(s.name, s.index) for s in states if s.operstate != OPERSTATE_UP]:
+                if slow := [(s.name, s.number) for s in states if s.operstate != OPERSTATE_UP]:
                     left[node] = slow
             if left and time.monotonic() > deadline:
                 node, ifaces = next(iter(left.items()))
@@ -215,4 +215,3 @@ class _Builder:
             if left:
                 time.sleep(0.002)
             waiting = left
-

@@ -31,7 +31,7 @@ def link(ns: Namespace, iface: str) -> netlink.LinkState:
 
 def index(ns: Namespace, iface: str) -> int:
     """The interface's number in its namespace."""
-    return link(ns, iface).index
+    return link(ns, iface).number
 
 
 def exists(ns: Namespace, iface: str) -> bool:
@@ -50,7 +50,7 @@ def add_address(ns: Namespace, iface: str, address: str) -> None:
     ns.netlink.do([netlink.add_address(iface, index(ns, iface), address)])
 
 
-def delete_address(ns: Namespace, iface: str, address: str) -> None:
+def del_address(ns: Namespace, iface: str, address: str) -> None:
     """Take an address from an interface."""
     ns.netlink.do([netlink.delete_address(iface, index(ns, iface), address)])
 
@@ -62,7 +62,7 @@ def add_route(
     ns.netlink.do([netlink.add_route(dst, via, index(ns, iface), mtu=mtu, replace=replace)])
 
 
-def delete_route(ns: Namespace, dst: str, via: str | None, iface: str) -> None:
+def del_route(ns: Namespace, dst: str, via: str | None, iface: str) -> None:
     """Remove a route."""
     ns.netlink.do([netlink.delete_route(dst, via, index(ns, iface))])
 
@@ -77,7 +77,7 @@ def link_down(ns: Namespace, iface: str) -> None:
     ns.netlink.do([netlink.set_link(iface, index(ns, iface), change=netlink.IFF_UP)])
 
 
-def delete_link(ns: Namespace, iface: str) -> None:
+def del_link(ns: Namespace, iface: str) -> None:
     """Remove an interface."""
     ns.netlink.do([netlink.delete_link(iface, index(ns, iface))])
 

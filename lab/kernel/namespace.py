@@ -12,7 +12,7 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 from lab.errors import KernelRefused
@@ -190,10 +190,10 @@ def raise_descriptor_limit(wanted: int = 65536) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return soft
-    for limits in ((wanted, max(hard, wanted)), (min(hard, wanted) if hard != resource.RLIM_INFINITY else wanted, hard)):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        except (OSError, ValueError):
-            continue
-        break
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        with suppress(OSError, ValueError):  # only root may raise the hard limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+        wanted = hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted

@@ -259,7 +259,8 @@ def _route(dst: str, via: str | None, index: int, mtu: int | None) -> bytes:
 class LinkState(NamedTuple):
     """What the kernel says of an interface."""
 
-    index: int
+    number: int
+    """Interface index."""
     name: str
     flags: int
     mtu: int
@@ -374,7 +375,7 @@ def _parse_link(body: bytes) -> LinkState:
     _, _, index, flags, _ = _ifinfo.unpack_from(body)
     found = dict(attributes(body[16:]))
     return LinkState(
-        index=index,
+        number=index,
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
         flags=flags,
         mtu=_u32.unpack(found[_IFLA_MTU])[0],

@@ -79,9 +79,7 @@ class Process:
         return cls(node, popen, argv)
 
     @classmethod
-    def start_for_run(
-        cls, node: str, argv: Sequence[str], *, wants_input: bool, env: Mapping[str, str] | None
-    ) -> Self:
+    def start_for_run(cls, node: str, argv: Sequence[str], *, wants_input: bool, env: Mapping[str, str] | None) -> Self:
         """As `start`, with pipes for what it reads and prints."""
         pipe = subprocess.PIPE
         return cls.start(node, argv, stdin=pipe if wants_input else None, stdout=pipe, stderr=pipe, env=env)
@@ -151,11 +149,16 @@ def _take_terminal() -> None:
 
 
 async def run_to_end(
-    process: Process, *, input: str | bytes | None, timeout_s: float, check: bool  # noqa: A002
+    process: Process,
+    *,
+    input: str | bytes | None,
+    timeout_s: float,
+    check: bool,  # noqa: A002
 ) -> Completed:
     """Feed a program its input, gather what it prints, wait for its end; see `Namespace.run`."""
     data = input.encode() if isinstance(input, str) else input
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     what = "run " + " ".join(process.argv)
     try:
         async with asyncio.timeout(timeout_s):

@@ -18,11 +18,15 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Final, Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import Final, Literal
 
 from lab.errors import KernelRefused
 from lab.kernel import links, netlink
+from lab.kernel.links import add_address, add_route, del_address, del_route, link_up, set_mtu
 from lab.kernel.namespace import Namespace
+
+__all__ = ["PacketDevice", "add_address", "add_route", "del_address", "del_route", "link_up", "set_mtu"]
 
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN: Final = 0x0001
@@ -38,55 +42,57 @@ _MAC: Final = "02:00:5e:00:00:01"
 Kind = Literal["tun", "veth"]
 
 
-class PacketDevice(Protocol):
+class PacketDevice(ABC):
     """A device called `name`; its descriptor is non-blocking and can be given to an event loop."""
 
-    name: str
     kind: Kind
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @staticmethod
+    def open(ns: Namespace, name: str, mtu: int, *, kind: Kind | None = None) -> PacketDevice:
+        """A device `name` in `ns`, up, with that MTU; the kind is "tun" where it can be had unless one is asked for.
+
+        Raises KernelRefused.
+        """
+        fd = None
+        if kind != "veth":
+            try:
+                with ns.entered():  # the device belongs to the namespace the file is opened in
+                    fd = os.open(_TUN_NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as exc:
+                if kind == "tun":
+                    raise KernelRefused(ns.name, f"open {_TUN_NODE}", exc.errno or 0) from exc
+        return _Veth(ns, name, mtu) if fd is None else _Tun(ns, name, mtu, fd)
+
+    @abstractmethod
     def fileno(self) -> int: ...
 
+    @abstractmethod
     def read(self) -> bytes:
         """The next IP packet routed into the device.  Raises BlockingIOError when there is none."""
-        ...
 
+    @abstractmethod
     def write(self, packet: bytes | bytearray | memoryview) -> None:
         """Have an IP packet arrive at the device.  Raises BlockingIOError or OSError when the kernel cannot take it."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Remove the device, with its addresses and routes."""
-        ...
 
 
-def open_device(ns: Namespace, name: str, mtu: int, *, kind: Kind | None = None) -> PacketDevice:
-    """A device `name` in `ns`, up, with that MTU; the kind is "tun" where it can be had unless one is asked for.
-
-    Raises KernelRefused.
-    """
-    if kind != "veth":
-        try:
-            return _Tun(ns, name, mtu)
-        except PermissionError as exc:
-            refused: OSError = exc
-        except FileNotFoundError as exc:
-            refused = exc
-        except OSError as exc:
-            raise KernelRefused(ns.name, f"make TUN device {name}", exc.errno or 0) from exc
-        if kind == "tun":
-            raise KernelRefused(ns.name, f"open {_TUN_NODE}", refused.errno or 0) from refused
-    return _Veth(ns, name, mtu)
-
-
-class _Tun:
+class _Tun(PacketDevice):
     kind: Kind = "tun"
 
-    def __init__(self, ns: Namespace, name: str, mtu: int) -> None:
-        self.name = name
-        with ns.entered():  # the device belongs to the namespace the file is opened in
-            self._fd = os.open(_TUN_NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    def __init__(self, ns: Namespace, name: str, mtu: int, fd: int) -> None:
+        super().__init__(name)
+        self._fd = fd
         try:
-            fcntl.ioctl(self._fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+            try:
+                fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+            except OSError as exc:
+                raise KernelRefused(ns.name, f"make TUN device {name}", exc.errno or 0) from exc
             _quiet(ns, name)
             _bring_up(ns, name, mtu)
         except BaseException:
@@ -108,11 +114,11 @@ class _Tun:
             self._fd = -1
 
 
-class _Veth:
+class _Veth(PacketDevice):
     kind: Kind = "veth"
 
     def __init__(self, ns: Namespace, name: str, mtu: int) -> None:
-        self.name = name
+        super().__init__(name)
         self._ns = ns
         with Namespace.create(f"{ns.name}:{name}:pocket") as pocket:
             pocket.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
@@ -121,14 +127,14 @@ class _Veth:
             try:
                 _quiet(ns, name)
                 links.disable_offloads(ns, name)
-                links.link_up(pocket, _POCKET_END)
+                link_up(pocket, _POCKET_END)
                 # The socket keeps the pocket: its descriptor is not needed any more.
                 self._socket = pocket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
                 self._socket.bind((_POCKET_END, _ETH_P_IPV6))
                 self._destination = (_POCKET_END, _ETH_P_IPV6, 0, 0, bytes.fromhex(_MAC.replace(":", "")))
                 _bring_up(ns, name, mtu)
             except BaseException:
-                links.delete_link(ns, name)
+                links.del_link(ns, name)
                 raise
 
     def fileno(self) -> int:
