@@ -122,8 +122,7 @@ class Shape:
 Step = AddNode | SetSysctl | AddLink | AddBridge | AddAddress | SetUp | AddRoute | LoadRules | Shape
 
 _STEPS: Final[dict[str, type[Any]]] = {
-    step.op: step
-    for step in (AddNode, SetSysctl, AddLink, AddBridge, AddAddress, SetUp, AddRoute, LoadRules, Shape)
+    step.op: step for step in (AddNode, SetSysctl, AddLink, AddBridge, AddAddress, SetUp, AddRoute, LoadRules, Shape)
 }
 
 

@@ -1,0 +1,259 @@
+"""What a topology file talks to: `Network`, a description being written down.
+
+    net = Network("home_nat")
+    laptop, nat = net.client("laptop"), net.nat("nat")
+    net.link(laptop, nat, delay_ms=20)
+
+Every call checks what can be checked by itself (names, numbers, enumerations) and raises `TopologyError` at
+once, so that the traceback points at the line to change.  What needs the whole picture (paths, gateways,
+address ranges) is checked by `lab.topology.planner.make_plan`.  Nothing here touches a kernel.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping as MappingABC
+from difflib import get_close_matches
+from enum import Enum
+from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from lab.errors import TopologyError
+from lab.rules.firewall import POLICIES
+from lab.rules.nat import Filtering, Mapping
+from lab.topology.nodes import Broker, Client, Firewall, Host, Link, Nat, Node, Router, Switch
+from lab.topology.ranges import Ranges
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,14}")
+_N = TypeVar("_N", bound=Node)
+_E = TypeVar("_E", bound=Enum)
+
+
+class Network:
+    """Nodes and links, in the order they were added; the order decides interface numbers and addresses."""
+
+    def __init__(self, name: str = "", *, ranges: Ranges | None = None) -> None:
+        self.name = name
+        self.ranges = ranges or Ranges()
+        """Where automatic addresses come from."""
+        self._nodes: dict[str, Node] = {}
+        self._links: dict[frozenset[str], Link] = {}
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes, in the order they were added."""
+        return tuple(self._nodes.values())
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links, in the order they were added."""
+        return tuple(self._links.values())
+
+    @property
+    def graph(self) -> nx.Graph[str]:
+        """A networkx graph of names; each node has a `node` and each edge a `link` attribute."""
+        import networkx as nx
+
+        graph: nx.Graph[str] = nx.Graph(name=self.name)
+        for node in self.nodes:
+            graph.add_node(node.name, node=node)
+        for link in self.links:
+            graph.add_edge(link.a, link.b, link=link)
+        return graph
+
+    def __getitem__(self, name: str) -> Node:
+        """The node called `name`; TopologyError, with what was probably meant, if there is none."""
+        if name not in self._nodes:
+            close = get_close_matches(name, self._nodes, n=1)
+            known = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(self._nodes) or 'none yet'}"
+            raise TopologyError(f"there is no node {name!r}; {known}", node=name)
+        return self._nodes[name]
+
+    def client(self, name: str, *, gateway: str | Node | None = None) -> Client:
+        """A machine with IPv4 only, which asks a broker for a tunnel."""
+        return self._add(Client(name=name, gateway=_name_of(gateway)))
+
+    def host(
+        self, name: str, *, ipv6_only: bool = False, slaac: bool = False, gateway: str | Node | None = None
+    ) -> Host:
+        """A machine that only sends and receives: dual stack, `ipv6_only`, or with the address `slaac` gives it."""
+        if ipv6_only and slaac:
+            raise TopologyError(f"{name}: slaac already means IPv6 only; leave ipv6_only out", node=name)
+        return self._add(Host(name=name, ipv6_only=ipv6_only, slaac=slaac, gateway=_name_of(gateway)))
+
+    def nat(
+        self,
+        name: str,
+        *,
+        mapping: Mapping | str = Mapping.ENDPOINT_INDEPENDENT,
+        filtering: Filtering | str = Filtering.ADDRESS_AND_PORT_DEPENDENT,
+        outside: str | Node | None = None,
+        gateway: str | Node | None = None,
+    ) -> Nat:
+        """A NAT box; `outside` names the neighbour on its outside where the broker's place does not tell."""
+        return self._add(
+            Nat(
+                name=name,
+                mapping=_choice(name, "mapping", Mapping, mapping),
+                filtering=_choice(name, "filtering", Filtering, filtering),
+                outside=_name_of(outside),
+                gateway=_name_of(gateway),
+            )
+        )
+
+    def firewall(self, name: str, *, policy: str = "allow", outside: str | Node | None = None) -> Firewall:
+        """A router with a policy, one of `lab.rules.firewall.POLICIES`."""
+        if policy not in POLICIES:
+            raise TopologyError(
+                f"{name}: there is no firewall policy {policy!r}; choose one of {', '.join(POLICIES)}", node=name
+            )
+        return self._add(Firewall(name=name, policy=policy, outside=_name_of(outside)))
+
+    def router(self, name: str, *, ipv6: bool = False) -> Router:
+        """A router of IPv4, and of IPv6 too if asked."""
+        return self._add(Router(name=name, ipv6=ipv6))
+
+    def switch(self, name: str) -> Switch:
+        """An Ethernet switch."""
+        return self._add(Switch(name=name))
+
+    def broker(
+        self,
+        name: str,
+        *,
+        pool: str | IPv6Network = "2001:db8:f000::/36",
+        users: MappingABC[str, str] | None = None,
+        anonymous: bool = True,
+        realm: str = "lab",
+        **options: object,
+    ) -> Broker:
+        """A tunnel broker that hands out prefixes of `pool`; `options` go to the broker program as they are."""
+        users = dict(users or {})
+        if not users and not anonymous:
+            raise TopologyError(f"{name}: nobody could log in; give it users or leave anonymous on", node=name)
+        pairs: dict[object, object] = {**users}
+        if not all(isinstance(text, str) and text for pair in pairs.items() for text in pair):
+            raise TopologyError(f"{name}: users must be a dictionary of names and passwords", node=name)
+        prefix = _ipv6_prefix(name, "pool", pool)
+        if prefix.prefixlen > 60:
+            raise TopologyError(
+                f"{name}: the pool {prefix} is too small to hand out prefixes of; use a /60 or shorter", node=name
+            )
+        return self._add(
+            Broker(name=name, pool=prefix, users=users, anonymous=anonymous, realm=realm, options=dict(options))
+        )
+
+    def link(
+        self,
+        a: str | Node,
+        b: str | Node,
+        *,
+        delay_ms: float = 0,
+        jitter_ms: float = 0,
+        loss_pct: float = 0,
+        rate_mbit: float = 0,
+        mtu: int = 1500,
+        ipv4: str | IPv4Network | None = None,
+        ipv6: str | IPv6Network | None = None,
+    ) -> Link:
+        """A wire between two nodes, each a node or its name.
+
+        `delay_ms`, `jitter_ms`, `loss_pct` and `rate_mbit` hold in each direction.  `ipv4` and `ipv6` are prefixes
+        to use instead of the planner's own (one of the links of a switch speaks for its whole segment).
+        """
+        a, b = self._known(a), self._known(b)
+        name = f"{a}-{b}"
+        if a == b:
+            raise TopologyError(f"{a} is linked to itself; a link joins two nodes", node=a)
+        if frozenset((a, b)) in self._links:
+            raise TopologyError(f"{a} and {b} are linked already; put a switch or a router between them", node=a)
+        link = Link(
+            a=a,
+            b=b,
+            delay_ms=_number(name, "delay_ms", delay_ms),
+            jitter_ms=_number(name, "jitter_ms", jitter_ms),
+            loss_pct=_number(name, "loss_pct", loss_pct, highest=100),
+            rate_mbit=_number(name, "rate_mbit", rate_mbit),
+            mtu=_mtu(name, mtu),
+            ipv4=None if ipv4 is None else _ipv4_prefix(name, "ipv4", ipv4),
+            ipv6=None if ipv6 is None else _ipv6_prefix(name, "ipv6", ipv6),
+        )
+        if link.jitter_ms > link.delay_ms:
+            raise TopologyError(
+                f"link {name}: jitter_ms={jitter_ms} is more than delay_ms={delay_ms}; a packet cannot arrive "
+                "before it was sent",
+                node=a,
+            )
+        self._links[frozenset((a, b))] = link
+        return link
+
+    def _add(self, node: _N) -> _N:
+        if not isinstance(node.name, str) or not _NAME.fullmatch(node.name):
+            raise TopologyError(
+                f"{node.name!r} cannot be a name: use 1 to 15 of a-z, 0-9, _ and -, a letter first", node=str(node.name)
+            )
+        if node.name in self._nodes:
+            kind = self._nodes[node.name].kind
+            raise TopologyError(f"there are two nodes called {node.name!r}; the first is a {kind}", node=node.name)
+        self._nodes[node.name] = node
+        return node
+
+    def _known(self, end: str | Node) -> str:
+        if isinstance(end, Node):
+            if self._nodes.get(end.name) is not end:
+                raise TopologyError(f"{end.name!r} belongs to another network", node=end.name)
+            return end.name
+        if not isinstance(end, str):
+            raise TopologyError(f"a link joins nodes or names of nodes, not {end!r}")
+        return self[end].name
+
+
+def _name_of(node: str | Node | None) -> str | None:
+    return node.name if isinstance(node, Node) else node
+
+
+def _choice(node: str, option: str, choices: type[_E], value: _E | str) -> _E:
+    try:
+        return choices(value)
+    except ValueError:
+        known = ", ".join(f"{choice.value} ({choice.name.lower().replace('_', ' ')})" for choice in choices)
+        raise TopologyError(f"{node}: there is no {option} {value!r}; choose one of {known}", node=node) from None
+
+
+def _number(link: str, option: str, value: object, highest: float = math.inf) -> float:
+    limit = "0 or more" if highest == math.inf else f"from 0 to {highest:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TopologyError(f"link {link}: {option} must be a number, not {value!r}")
+    if not (math.isfinite(value) and 0 <= value <= highest):
+        raise TopologyError(f"link {link}: {option}={value} makes no sense; give a number {limit}")
+    return float(value)
+
+
+def _mtu(link: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 68 <= value <= 65535:
+        raise TopologyError(f"link {link}: mtu={value!r} makes no sense; give a whole number of bytes from 68 to 65535")
+    return value
+
+
+def _ipv4_prefix(where: str, option: str, value: str | IPv4Network) -> IPv4Network:
+    try:
+        prefix = IPv4Network(value)
+    except (AddressValueError, NetmaskValueError, ValueError) as exc:
+        raise TopologyError(f"{where}: {option}={str(value)!r} is not an IPv4 prefix ({exc})") from None
+    if prefix.is_multicast or prefix.is_loopback or prefix.is_link_local or prefix.prefixlen == 0:
+        raise TopologyError(f"{where}: hosts cannot have addresses of {option}={prefix}; choose another prefix")
+    return prefix
+
+
+def _ipv6_prefix(where: str, option: str, value: str | IPv6Network) -> IPv6Network:
+    try:
+        prefix = IPv6Network(value)
+    except (AddressValueError, NetmaskValueError, ValueError) as exc:
+        raise TopologyError(f"{where}: {option}={str(value)!r} is not an IPv6 prefix ({exc})") from None
+    if prefix.is_multicast or prefix.is_loopback or prefix.is_link_local or prefix.prefixlen == 0:
+        raise TopologyError(f"{where}: hosts cannot have addresses of {option}={prefix}; choose another prefix")
+    return prefix
