@@ -3,8 +3,8 @@
 #
 # Two kinds of thing can be missing: Debian packages, for tools Python cannot bring along, and a virtual environment
 # with the Python packages of pyproject.toml in the versions of constraints.txt.  The environment lives outside the
-# checkout, under a name made from those two files, so that two checkouts share one and a change makes a new one.
-# A set-up that finds nothing to do starts five processes.
+# checkout, under a name made from those two files (less the settings of tools), so that two checkouts share one and
+# a change makes a new one.  A set-up that finds nothing to do starts five processes.
 
 readonly EXIT_MISSING=3 # a privilege or a feature is missing; the same number as in lab/cli.py
 
@@ -129,7 +129,7 @@ PYTHON
 use_environment() {
     local key base bases=()
     extras=$1
-    key=$(cat -- "$checkout/pyproject.toml" "$checkout/constraints.txt" | sha256sum) || exit
+    key=$(sed '/^\[tool\./,$d' "$checkout/pyproject.toml" | cat - "$checkout/constraints.txt" | sha256sum) || exit
     key=${key:0:12}
     [[ ${XDG_CACHE_HOME:-} ]] && bases+=("$XDG_CACHE_HOME/tsp-lab")
     [[ ${HOME:-} ]] && bases+=("$HOME/.cache/tsp-lab")
