@@ -153,7 +153,7 @@ async def run_to_end(
     *,
     input: str | bytes | None,
     timeout_s: float,
-    check: bool,  # noqa: A002
+    check: bool,
 ) -> Completed:
     """Feed a program its input, gather what it prints, wait for its end; see `Namespace.run`."""
     data = input.encode() if isinstance(input, str) else input

@@ -1,0 +1,148 @@
+"""The host engine: this machine's own kernel, in namespaces that exist for one run.
+
+The agent runs as `python -m lab.agent RUN_DIR`, started by `lab.engines.launch`.  Nothing is made in the machine's
+own network namespace.  Whatever process of a run is killed, all the others end and nothing outside the run folder is
+left; there is no clean-up command because there is nothing to clean.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import lab
+from lab.engines.launch import EXIT_NOT_STARTED, GRACE_S
+from lab.errors import MissingFeature, RunFailed
+
+_CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
+
+_SWITCHES: Final = (
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("kernel/unprivileged_userns_clone", "0", "1"),
+    ("user/max_user_namespaces", "0", "10000"),
+)
+"""Sysctls that forbid user namespaces: (key, the value that forbids, the value that allows)."""
+
+
+def run_agent(run_dir: Path, *, interactive: bool = False, timeout_s: float | None = None) -> int:
+    """Run the agent on the job in `run_dir` to its end; its exit status, 128+N if signal N killed it.
+
+    `interactive` gives the agent this terminal; otherwise its standard input is empty and what it prints goes to
+    standard error.  KeyboardInterrupt (and SIGTERM or SIGHUP, in the main thread) asks the agent to finish its files,
+    waits for that and is raised again.  Raises MissingFeature where namespaces are forbidden, and RunFailed when
+    `timeout_s` is over.
+    """
+    return launch([sys.executable, "-m", "lab.agent", str(run_dir.resolve())], run_dir, interactive, timeout_s)
+
+
+def launch(program: Sequence[str], run_dir: Path, interactive: bool, timeout_s: float | None) -> int:
+    """Run any program the way `run_agent` runs the agent."""
+    reader, writer = os.pipe()
+    # -S: the launcher needs the standard library only, and starts in half the time.
+    command = [sys.executable, "-S", "-m", "lab.engines.launch", str(os.getpid()), str(writer)]
+    command += ["terminal" if interactive else "batch", *program]
+    path = os.pathsep.join([str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with os.fdopen(reader, "rb") as report, _terminal_kept(interactive):
+        try:
+            launcher = subprocess.Popen(
+                command,
+                stdin=None if interactive else subprocess.DEVNULL,
+                stdout=None if interactive else 2,
+                pass_fds=[writer],
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=not interactive,  # so that Ctrl-C reaches this process only
+            )
+        finally:
+            os.close(writer)
+        with _interrupted_by_signals():
+            status = _wait(launcher, run_dir, interactive, timeout_s)
+        if said := report.read():
+            failure = json.loads(said)
+            _explain(str(failure["stage"]), int(failure["errno"]))
+    if status == EXIT_NOT_STARTED:
+        raise RunFailed("the launcher ended before the agent began", folder=str(run_dir))
+    return status if status >= 0 else 128 - status
+
+
+def _wait(launcher: subprocess.Popen[bytes], run_dir: Path, interactive: bool, timeout_s: float | None) -> int:
+    try:
+        return launcher.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        _stop(launcher)
+        raise RunFailed(f"the run did not end within {timeout_s:g} s", folder=str(run_dir)) from None
+    except BaseException:
+        _stop(launcher)
+        raise
+
+
+def _stop(launcher: subprocess.Popen[bytes]) -> None:
+    """Ask the run to end; insist when the grace is over or the person is impatient."""
+    try:
+        launcher.terminate()
+        launcher.wait(GRACE_S + 5)
+    except BaseException:
+        launcher.kill()  # with it goes all it started
+        launcher.wait()
+        raise
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does.  Outside the main thread nothing can be arranged."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _terminal_kept(interactive: bool) -> Iterator[None]:
+    """After the block this process group has the terminal again: a shell in the lab took it."""
+    try:
+        yield
+    finally:
+        if interactive and os.isatty(0):
+            # A background process that calls tcsetpgrp is stopped by SIGTTOU unless it blocks it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            try:
+                with suppress(OSError):
+                    os.tcsetpgrp(0, os.getpgrp())
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _explain(stage: str, number: int) -> NoReturn:
+    """Raise MissingFeature for a launcher that could not set up its namespaces."""
+    feature = f"the right to {stage} ({os.strerror(number)})"
+    for key, forbids, allows in _SWITCHES:
+        with suppress(OSError):
+            if Path("/proc/sys", key).read_text().strip() == forbids:
+                name = key.replace("/", ".")
+                raise MissingFeature(feature, instead=f"run as root, or allow it: sudo sysctl -w {name}={allows}")
+    if number in (errno.ENOSPC, errno.EUSERS):
+        raise MissingFeature(feature, instead="too many namespaces exist; raise user.max_user_namespaces")
+    if number == errno.ENOENT and stage.startswith("start "):
+        raise MissingFeature(stage.removeprefix("start "), instead="install it")
+    raise MissingFeature(
+        feature,
+        instead="run as root; in a container give it CAP_SYS_ADMIN and a seccomp profile that allows unshare and mount",
+    )
