@@ -29,9 +29,9 @@ def address_ipv4(wiring: Wiring, domains: Mapping[Segment, Domain], ranges: Rang
     public_segments = sum(s not in chosen and domains[s].gateway is None for s in segments)
     public_length = 24 if public_segments <= 3 else 28 if public_segments <= 48 else 30
     pools = {
-        "public": (_allocator4(ranges.public_ipv4, reserved, 0), public_length),
-        "inside": (_allocator4(ranges.inside_ipv4, reserved, 1), 24),
-        "carrier": (_allocator4(ranges.carrier_ipv4, reserved, 0), 24),
+        "public": (_allocator4(ranges.public_ipv4, reserved), public_length),
+        "inside": (_allocator4(ranges.inside_ipv4, reserved), 24),
+        "carrier": (_allocator4(ranges.carrier_ipv4, reserved), 24),
     }
     prefixes: dict[Segment, Prefix] = {}
     for segment in segments:
@@ -75,8 +75,8 @@ def address_ipv6(
     return prefixes
 
 
-def _allocator4(sources: tuple[str, ...], reserved: list[IPv4Network], skip: int) -> Allocator[IPv4Network]:
-    return Allocator([IPv4Network(source) for source in sources], reserved, skip)
+def _allocator4(sources: tuple[str, ...], reserved: list[IPv4Network]) -> Allocator[IPv4Network]:
+    return Allocator([IPv4Network(source) for source in sources], reserved)
 
 
 def _take(allocator: Allocator[_P], length: int, segment: Segment, where: str) -> _P:

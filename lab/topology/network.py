@@ -135,8 +135,8 @@ class Network:
         users = dict(users or {})
         if not users and not anonymous:
             raise TopologyError(f"{name}: nobody could log in; give it users or leave anonymous on", node=name)
-        pairs: dict[object, object] = {**users}
-        if not all(isinstance(text, str) and text for pair in pairs.items() for text in pair):
+        words: list[object] = [*users.keys(), *users.values()]
+        if not all(isinstance(word, str) and word for word in words):
             raise TopologyError(f"{name}: users must be a dictionary of names and passwords", node=name)
         prefix = _ipv6_prefix(name, "pool", pool)
         if prefix.prefixlen > 60:
@@ -192,10 +192,7 @@ class Network:
         return link
 
     def _add(self, node: _N) -> _N:
-        if not isinstance(node.name, str) or not _NAME.fullmatch(node.name):
-            raise TopologyError(
-                f"{node.name!r} cannot be a name: use 1 to 15 of a-z, 0-9, _ and -, a letter first", node=str(node.name)
-            )
+        _check_name(node.name)
         if node.name in self._nodes:
             kind = self._nodes[node.name].kind
             raise TopologyError(f"there are two nodes called {node.name!r}; the first is a {kind}", node=node.name)
@@ -210,6 +207,13 @@ class Network:
         if not isinstance(end, str):
             raise TopologyError(f"a link joins nodes or names of nodes, not {end!r}")
         return self[end].name
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise TopologyError(
+            f"{name!r} cannot be a name: use 1 to 15 of a-z, 0-9, _ and -, a letter first", node=str(name)
+        )
 
 
 def _name_of(node: str | Node | None) -> str | None:

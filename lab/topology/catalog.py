@@ -1,0 +1,303 @@
+"""Topology files: which there are, what they say, and their parameters.
+
+A topology file has a docstring (its lesson; the first line is its title) and the functions `build(net, ...)`,
+`scenario(net)` and `check(run)`.  The keyword parameters of `build` are what `--set` and sweeps vary; their types come
+from their annotations, or else from their defaults.
+
+Files are looked for in the checkout's `topologies` folder, then in the working directory and its `topologies`
+folder; a path that ends in .py is taken as it is.  Listing reads files without running them.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import typing
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Final
+
+from lab.errors import TopologyError, UsageError
+from lab.sources import error_in_file, load_module
+from lab.topology.network import Network
+
+_CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent / "topologies"
+_YES: Final = frozenset({"true", "yes", "on", "1"})
+_NO: Final = frozenset({"false", "no", "off", "0"})
+_REQUIRED: Final = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyInfo:
+    """One line of the list."""
+
+    name: str
+    title: str
+    path: Path
+    parameters: Mapping[str, Any]
+    """Defaults by name (None where there is none, or it is not a plain value)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of `build`."""
+
+    name: str
+    type: type
+    """bool, int, float, str or an Enum."""
+    default: Any
+    """A plain value (of an Enum its value), or `inspect.Parameter.empty`."""
+    choices: tuple[Any, ...] = ()
+    """The values allowed, of an Enum or a Literal; empty: any of the type."""
+    optional: bool = False
+    """Whether it may be None."""
+
+    def describe(self) -> str:
+        """The parameter as messages show it, e.g. "delay_ms: float = 20"."""
+        kind = "|".join(str(choice) for choice in self.choices) or self.type.__name__
+        return f"{self.name}: {kind}" + ("" if self.default is _REQUIRED else f" = {self.default!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyModule:
+    """A topology file, loaded."""
+
+    name: str
+    title: str
+    """First line of the docstring."""
+    doc: str
+    path: Path
+    build: Callable[..., None]
+    scenario: Callable[[Any], Awaitable[None]]
+    check: Callable[[Any], None]
+    parameters: Mapping[str, Parameter]
+
+
+def list_topologies() -> list[TopologyInfo]:
+    """The topology files to be found by name, in order of name; the checkout's come before others of the same name."""
+    found: dict[str, TopologyInfo] = {}
+    for folder in _folders():
+        for path in sorted(folder.glob("*.py")):
+            info = _look_into(path)
+            if info is not None:
+                found.setdefault(info.name, info)
+    return [found[name] for name in sorted(found)]
+
+
+def load(name_or_path: str | Path) -> TopologyModule:
+    """The topology of this name or in this file.
+
+    UsageError when there is none (with what was probably meant), and naming file and line when it cannot be
+    imported or lacks something.
+    """
+    path = _find(str(name_or_path))
+    module = load_module(path)
+    build, scenario, check = (_function(module, path, name) for name in ("build", "scenario", "check"))
+    doc = inspect.getdoc(module) or ""
+    return TopologyModule(
+        name=path.stem,
+        title=doc.partition("\n")[0].strip(),
+        doc=doc,
+        path=path,
+        build=build,
+        scenario=scenario,
+        check=check,
+        parameters={parameter.name: parameter for parameter in _parameters(build, path)},
+    )
+
+
+def bind_parameters(module: TopologyModule, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of the topology: those `given`, as values or as text, and the defaults of the rest.
+
+    The values are plain (bool, int, float, str, None), in the order of `build`.  UsageError for an unknown name,
+    listing the valid ones, and for a value that does not fit.
+    """
+    for name in given:
+        if name not in module.parameters:
+            raise UsageError(_unknown(module, name))
+    bound = {}
+    for name, parameter in module.parameters.items():
+        if name in given:
+            bound[name] = _convert(module.name, parameter, given[name])
+        elif parameter.default is _REQUIRED:
+            raise UsageError(f"{module.name} needs a value for {name}: --set {name}=...")
+        else:
+            bound[name] = parameter.default
+    return bound
+
+
+def build_network(module: TopologyModule, values: Mapping[str, Any]) -> Network:
+    """The network that `build` describes with these values (of `bind_parameters`).
+
+    TopologyError when the description makes no sense, UsageError for any other error in the file; both name the
+    line.
+    """
+    net = Network(module.name)
+    arguments = {
+        name: module.parameters[name].type(value)
+        if value is not None and issubclass(module.parameters[name].type, Enum)
+        else value
+        for name, value in values.items()
+    }
+    try:
+        module.build(net, **arguments)
+    except TopologyError as exc:
+        text = error_in_file(exc, module.path).replace(f"{type(exc).__name__}: ", "", 1)
+        raise TopologyError(text, node=exc.node) from exc
+    except Exception as exc:
+        raise UsageError(error_in_file(exc, module.path)) from exc
+    return net
+
+
+def _folders() -> Iterator[Path]:
+    seen = set()
+    for folder in (_CHECKOUT, Path.cwd() / "topologies", Path.cwd()):
+        if folder.is_dir() and folder.resolve() not in seen:
+            seen.add(folder.resolve())
+            yield folder
+
+
+def _look_into(path: Path) -> TopologyInfo | None:
+    """What a file says of itself, without running it; None when it is not a topology."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    functions = {item.name: item for item in tree.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
+    if not {"build", "scenario", "check"} <= functions.keys():
+        return None
+    doc = ast.get_docstring(tree) or ""
+    arguments = functions["build"].args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    defaults = dict(zip(reversed(plain), reversed(arguments.defaults), strict=False))
+    named = [(arg, defaults.get(arg)) for arg in plain[1:]]
+    named += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return TopologyInfo(
+        name=path.stem,
+        title=doc.partition("\n")[0].strip(),
+        path=path,
+        parameters={arg.arg: _literal(default) for arg, default in named},
+    )
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return None if node is None else ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _find(name: str) -> Path:
+    if name.endswith(".py") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"there is no file {name}")
+        return path.resolve()
+    for folder in _folders():
+        path = folder / f"{name}.py"
+        if path.is_file():
+            return path.resolve()
+    known = [info.name for info in list_topologies()]
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none here'}"
+    raise UsageError(f"there is no topology {name!r}; {hint}")
+
+
+def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(f"{path.name}: has no {name}(); a topology file has build, scenario and check")
+    if name == "scenario" and not inspect.iscoroutinefunction(function):
+        raise UsageError(f"{path.name}:{function.__code__.co_firstlineno}: scenario must be written 'async def'")
+    return typing.cast(Callable[..., Any], function)
+
+
+def _parameters(build: Callable[..., None], path: Path) -> Iterator[Parameter]:
+    where = f"{path.name}:{build.__code__.co_firstlineno}"
+    try:
+        hints = typing.get_type_hints(build)
+    except (NameError, TypeError) as exc:
+        raise UsageError(f"{where}: an annotation of build is not understood: {exc}") from exc
+    first, *rest = inspect.signature(build).parameters.values() or [None]
+    if first is None:
+        raise UsageError(f"{where}: build takes the network first: def build(net, ...)")
+    for parameter in rest:
+        assert parameter is not None
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise UsageError(f"{where}: build cannot take {parameter}; name each parameter")
+        yield _parameter(parameter, hints.get(parameter.name), where)
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any, where: str) -> Parameter:
+    default = parameter.default
+    optional = default is None
+    if typing.get_origin(hint) in (UnionType, typing.Union):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not NoneType]
+        optional = optional or len(kinds) < len(typing.get_args(hint))
+        hint = kinds[0] if len(kinds) == 1 else hint
+    choices: tuple[Any, ...] = ()
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        hint = type(choices[0])
+    if hint is None:
+        hint = str if default in (None, _REQUIRED) else type(default)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        choices = tuple(member.value for member in hint)
+        default = default.value if isinstance(default, hint) else default
+    elif hint not in (bool, int, float, str):
+        raise UsageError(
+            f"{where}: the parameter {parameter.name} of build is a {hint}; use bool, int, float, str, Literal or Enum"
+        )
+    if hint is float and isinstance(default, int):
+        default = float(default)
+    return Parameter(parameter.name, hint, default, choices, optional)
+
+
+def _convert(topology: str, parameter: Parameter, value: Any) -> Any:
+    if value is None or (isinstance(value, str) and value.lower() == "none" and parameter.optional):
+        if parameter.optional:
+            return None
+        raise UsageError(f"{topology}: {parameter.name} needs a value ({parameter.describe()})")
+    if isinstance(value, Enum):
+        value = value.value
+    if parameter.choices:
+        for choice in parameter.choices:
+            if value == choice or (isinstance(value, str) and value.lower() == str(choice).lower()):
+                return choice
+        known = ", ".join(str(choice) for choice in parameter.choices)
+        raise UsageError(f"{topology}: {parameter.name}={value} is not one of {known}")
+    converted = _number_or_text(parameter.type, value)
+    if converted is None:
+        raise UsageError(f"{topology}: {parameter.name}={value} does not fit; it is a {parameter.type.__name__}")
+    return converted
+
+
+def _number_or_text(kind: type, value: Any) -> Any:
+    """`value` as a `kind`, or None when it is none."""
+    text = value.strip() if isinstance(value, str) else None
+    if kind is str:
+        return value if text is not None else None
+    if kind is bool:
+        if text is None:
+            return value if isinstance(value, bool) else None
+        return True if text.lower() in _YES else False if text.lower() in _NO else None
+    if text is None:
+        fits = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return kind(value) if fits else None
+    try:
+        number = kind(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _unknown(module: TopologyModule, name: str) -> str:
+    close = get_close_matches(name, module.parameters, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    known = ", ".join(parameter.describe() for parameter in module.parameters.values())
+    return f"{module.name} has no parameter {name!r}; {hint}" + (f"it has {known}" if known else "it has none")
