@@ -55,10 +55,13 @@ how_to_install() { printf 'sudo apt-get update && sudo apt-get install -y --no-i
 
 # --- Python ----------------------------------------------------------------------------------------------------
 
+# Where to look, best first; the first on the PATH may be one that this user cannot run.
+interpreters=("${LAB_PYTHON:-python3}" python3.{14,13,12,11} {/usr,/usr/local}/bin/python3)
+
 # find_python  Sets `python` to an interpreter of at least 3.11 that runs and can make virtual environments.
 find_python() {
-    local candidate answer older="" without_ensurepip=""
-    for candidate in "${LAB_PYTHON:-python3}" python3.{14,13,12,11} {/usr,/usr/local}/bin/python3; do
+    local candidate answer packages older="" without_ensurepip=""
+    for candidate in "${interpreters[@]}"; do
         answer=$("$candidate" -I -c '
 import importlib.util, sys
 state = "older" if sys.version_info < (3, 11) else "usable" if importlib.util.find_spec("ensurepip") else "bare"

@@ -1,0 +1,244 @@
+"""The set-up that scripts/lab and scripts/test share, with stand-ins for apt-get, sudo and interpreters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+CHECKOUT: Final = Path(__file__).parent.parent.parent
+TOOLS: Final = "bash cat chmod env flock grep ln mkdir mktemp mv readlink rm sed sha256sum tail touch true".split()
+
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the scripts and the two files that name the environment."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(CHECKOUT / "scripts", copy / "scripts")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(CHECKOUT / name, copy)
+    return copy
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder with the basic tools and nothing else, to be the whole PATH; sudo only drops its -n."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found, tool
+        (folder / tool).symlink_to(found)
+    stand_in(folder / "sudo", 'shift; exec "$@"')
+    return folder
+
+
+@pytest.fixture
+def shell(checkout: Path, tools: Path, tmp_path: Path) -> Shell:
+    """Runs bash code after environment.sh, with only `tools` on the PATH and the cache in tmp_path/cache."""
+
+    def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        code = f'set -u; source "{checkout}/scripts/environment.sh"; PATH="{tools}"; hash -r; {code}'
+        variables = {"PATH": str(tools), "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        return subprocess.run(
+            ["bash", "-c", code, "lab"],
+            env={**variables, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def stand_in(path: Path, code: str) -> None:
+    """An executable file that does `code`."""
+    path.write_text(f"#!{shutil.which('bash')}\n{code}\n")
+    path.chmod(0o755)
+
+
+def stand_in_apt_get(tools: Path, log: Path, code: str = "") -> None:
+    stand_in(tools / "apt-get", f'echo "${{*/#-o/-o}}" >>"{log}"; echo "$DEBIAN_FRONTEND" >"{log}.frontend"; {code}')
+
+
+def test_only_packages_whose_tool_is_absent_are_missing(shell: Shell) -> None:
+    done = shell('packages_for bash:bash-package nosuchtool:its-package; echo "${missing[@]}"')
+    assert done.stdout == "its-package\n"
+
+
+def test_missing_packages_are_installed_without_a_question(shell: Shell, tools: Path, tmp_path: Path) -> None:
+    stand_in_apt_get(tools, tmp_path / "log")
+    done = shell("install_packages nftables tshark")
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "log").read_text().splitlines()
+    assert len(calls) == 1
+    assert calls[0].endswith("install -y --no-install-recommends nftables tshark")
+    assert (tmp_path / "log.frontend").read_text() == "noninteractive\n"
+    assert done.stdout == ""  # standard output is for results
+
+
+def test_package_lists_are_renewed_when_a_package_is_not_found(shell: Shell, tools: Path, tmp_path: Path) -> None:
+    renewed = tmp_path / "renewed"
+    stand_in_apt_get(
+        tools, tmp_path / "log", f'case "$*" in *update) touch "{renewed}" ;; *) [[ -e "{renewed}" ]] ;; esac'
+    )
+    done = shell("install_packages nftables")
+    assert done.returncode == 0, done.stderr
+    verbs = [line.split()[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert verbs == ["install", "update", "install"]
+
+
+def test_a_failed_installation_shows_what_apt_get_said(shell: Shell, tools: Path, tmp_path: Path) -> None:
+    stand_in_apt_get(tools, tmp_path / "log", "echo E: no such package; exit 100")
+    done = shell("install_packages nftables")
+    assert done.returncode == 1
+    assert "E: no such package" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "verb"), [("lab", "demo"), ("lab", "run"), ("lab", "shell"), ("test", "tests/unit")]
+)
+def test_without_apt_get_what_needs_a_network_stops_with_the_command_to_type(
+    checkout: Path, tools: Path, tmp_path: Path, script: str, verb: str
+) -> None:
+    done = without_nft(checkout, tools, tmp_path, script, verb)
+    assert done.returncode == 3
+    assert "sudo apt-get install -y --no-install-recommends nftables" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_apt_get_what_needs_no_network_goes_on(checkout: Path, tools: Path, tmp_path: Path) -> None:
+    done = without_nft(checkout, tools, tmp_path, "lab", "list")
+    assert done.stdout == "-P -m lab list\n"
+    assert "install -y --no-install-recommends nftables" in done.stderr
+
+
+def without_nft(
+    checkout: Path, tools: Path, tmp_path: Path, script: str, verb: str
+) -> subprocess.CompletedProcess[str]:
+    """A script's outcome on a machine without nft and apt-get, whose Python prints its arguments."""
+    stand_in(tmp_path / "python", 'echo "$*"')
+    with (checkout / "scripts" / "environment.sh").open("a") as file:
+        file.write(f'PATH="{tools}"\npackages_for() {{ missing=(nftables); }}\n')
+        file.write(f'use_environment() {{ venv="{tmp_path}/venv"; }}\n')
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "python").rename(tmp_path / "venv" / "bin" / "python")
+    return subprocess.run(
+        [str(checkout / "scripts" / script), verb],
+        env={"PATH": str(tools)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_interpreter_that_is_too_old_or_broken_is_passed_over(shell: Shell, tmp_path: Path) -> None:
+    stand_in(tmp_path / "old", "echo older 3.9 /old")
+    stand_in(tmp_path / "broken", "exit 127")
+    stand_in(tmp_path / "good", "echo usable 3.12 /somewhere/python3.12")
+    done = shell(
+        f'interpreters=("{tmp_path}/absent" "{tmp_path}/broken" "{tmp_path}/old" "{tmp_path}/good"); '
+        'find_python; echo "$python"'
+    )
+    assert done.stdout == "/somewhere/python3.12\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("echo older 3.9 /old", "needs Python 3.11 or newer, found 3.9"),
+        ("echo bare 3.11 /usr/bin/python3", "install -y --no-install-recommends python3.11-venv"),
+        ("exit 1", "install -y --no-install-recommends python3 python3-venv"),
+    ],
+)
+def test_without_a_usable_interpreter_set_up_stops_and_says_what_to_install(
+    shell: Shell, tmp_path: Path, answer: str, told: str
+) -> None:
+    stand_in(tmp_path / "python", answer)
+    done = shell(f'interpreters=("{tmp_path}/python"); find_python')
+    assert done.returncode == 3
+    assert told in done.stderr
+
+
+MAKE: Final = """
+make_environment() {
+    echo made
+    mkdir -p "$venv/bin" && ln -sf "$(readlink -f "$BASH")" "$venv/bin/python"
+    readlink -f "$venv/bin/python" >"$venv/.complete-$extras"
+}
+"""
+"""A stand-in that makes an environment at once."""
+
+
+def test_an_environment_is_made_once(shell: Shell, tmp_path: Path) -> None:
+    first = shell(f'{MAKE} use_environment run; echo "$venv"')
+    second = shell(f'{MAKE} use_environment run; echo "$venv"')
+    made, place = first.stdout.splitlines()
+    assert made == "made"
+    assert Path(place).parent == tmp_path / "cache" / "tsp-lab"
+    assert second.stdout.splitlines() == [place]
+
+
+def test_an_environment_without_the_test_packages_is_not_complete_for_tests(shell: Shell) -> None:
+    shell(f"{MAKE} use_environment run")
+    assert shell(f"{MAKE} use_environment test").stdout == "made\n"
+
+
+def test_an_environment_whose_interpreter_went_away_is_made_again(shell: Shell) -> None:
+    place = shell(f'{MAKE} use_environment run; echo "$venv"').stdout.splitlines()[-1]
+    python = Path(place, "bin", "python")
+    python.unlink()
+    python.symlink_to("/nonexistent/python3.11")
+    assert shell(f"{MAKE} use_environment run").stdout == "made\n"
+
+
+def test_changed_pins_make_another_environment_and_tool_settings_do_not(shell: Shell, checkout: Path) -> None:
+    def place() -> str:
+        return shell(f'{MAKE} use_environment run; echo "$venv"').stdout.splitlines()[-1]
+
+    before = place()
+    with (checkout / "pyproject.toml").open("a") as file:
+        file.write("[tool.other]\nsetting = 1\n")
+    assert place() == before
+    with (checkout / "constraints.txt").open("a") as file:
+        file.write("other==1.0\n")
+    assert place() != before
+
+
+def test_without_a_writable_home_the_environment_is_in_the_checkout(shell: Shell, checkout: Path) -> None:
+    done = shell(f'{MAKE} use_environment run; echo "$venv"', HOME="/dev/null", XDG_CACHE_HOME="")
+    assert Path(done.stdout.splitlines()[-1]).parent == checkout / ".venv"
+
+
+def test_nowhere_to_write_is_said(shell: Shell) -> None:
+    done = shell("mkdir() { return 1; }; use_environment run")
+    assert done.returncode == 3
+    assert "XDG_CACHE_HOME" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["scripts/lab", "scripts/test", ".ci/run"])
+def test_scripts_can_be_run_and_are_valid_bash(script: str) -> None:
+    assert os.access(CHECKOUT / script, os.X_OK)
+    done = subprocess.run(["bash", "-n", str(CHECKOUT / script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_of_the_test_script_needs_no_set_up(checkout: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(checkout / "scripts" / "test"), "--help"],
+        env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("Usage: scripts/test")
+    assert not (tmp_path / "cache").exists()
