@@ -79,6 +79,9 @@ def main(argv: list[str]) -> int:
         if (run_dir / "job.json").exists() and job.shell is not None:
             print(f"lab: {exc}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        result.update(status="interrupted", error={"type": "Interrupted", "message": "interrupted"})
+        return EXIT_FAILED
     finally:
         result["agent_s"] = time.monotonic() - began
         _write_json(run_dir / "result.json", result)
@@ -86,21 +89,24 @@ def main(argv: list[str]) -> int:
 
 async def _trials(job: Job, run_dir: Path, result: dict[str, Any]) -> None:
     module = load_module(job.module)
-    result["status"] = "ok"
     for number in range(job.trials):
         folder = run_dir if job.trials == 1 else run_dir / f"trial-{number:03d}"
         folder.mkdir(exist_ok=True)
-        trial = await _trial(job, module, folder, f"{job.seed}/{number}")
+        # The object is in the result before the trial begins: an interruption loses nothing of it.
+        trial: dict[str, Any] = {
+            "status": "interrupted", "impairments": [], "captures": [], "records": [], "counters": {},
+        }  # fmt: skip
         result["trials"].append(trial)
+        await _trial(job, module, folder, f"{job.seed}/{number}", trial)
         if trial["status"] != "ok":
-            result.update(status="error", error=trial["error"])
+            result["error"] = trial["error"]
             return
         log.info("trial %d of %d done", number + 1, job.trials)
+    result["status"] = "ok"
 
 
-async def _trial(job: Job, module: ModuleType, folder: Path, seed: str) -> dict[str, Any]:
-    """Build, run and take down once; what happened, as the JSON object run.json keeps for a trial."""
-    trial: dict[str, Any] = {"status": "error", "impairments": [], "captures": [], "records": [], "counters": {}}
+async def _trial(job: Job, module: ModuleType, folder: Path, seed: str, trial: dict[str, Any]) -> None:
+    """Build, run and take down once; fills in `trial`, the JSON object that run.json keeps for it."""
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         fabric = build(job.plan)
@@ -119,11 +125,14 @@ async def _trial(job: Job, module: ModuleType, folder: Path, seed: str) -> dict[
             await asyncio.wait_for(module.scenario(lab), job.timeout_s)
             trial["status"] = "ok"
         except TimeoutError:
+            trial["status"] = "error"
             trial["error"] = {"type": "Timeout", "message": f"the scenario did not end within {job.timeout_s:g} s"}
         except LabError as exc:
+            trial["status"] = "error"
             trial["error"] = describe_error(exc)
         except Exception as exc:  # noqa: BLE001 - whatever a person's scenario raises
             log.error("%s", traceback.format_exc())
+            trial["status"] = "error"
             trial["error"] = {"type": type(exc).__name__, "message": error_in_file(exc, job.module)}
         finally:
             if lab is not None:
@@ -146,7 +155,6 @@ async def _trial(job: Job, module: ModuleType, folder: Path, seed: str) -> dict[
             if trial["status"] != "ok":
                 _keep_evidence(job.plan, fabric, folder)
     trial["seconds"] = time.monotonic() - started
-    return trial
 
 
 def _wires(plan: Plan) -> Iterator[tuple[str, str]]:
