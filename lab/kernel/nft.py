@@ -53,7 +53,8 @@ def counters(ns: Namespace) -> dict[str, tuple[int, int]]:
         if name is None:
             continue
         for expression in rule["expr"]:
-            if isinstance(count := expression.get("counter"), dict):
+            # nft 1.0.6 writes statements it has no JSON for (a map update) as text.
+            if isinstance(expression, dict) and isinstance(count := expression.get("counter"), dict):
                 packets, octets = found.get(name, (0, 0))
                 found[name] = (packets + count["packets"], octets + count["bytes"])
     return found

@@ -50,12 +50,15 @@ class Domain:
     """Hops from the root, by router."""
     hops: dict[str, list[tuple[Port, Port]]] = field(default_factory=dict)
     """For each router, its neighbouring routers: (own port, their port)."""
+    _gateways: dict[Segment, list[Port]] = field(default_factory=dict)
     _from: dict[str, dict[str, tuple[int, tuple[Port, Port] | None]]] = field(default_factory=dict)
 
     def gateways(self, segment: Segment) -> list[Port]:
         """Ports on a segment that forward, nearest to the root first."""
-        ports = [port for port in segment.ports if port.forwards(self.family)]
-        return sorted(ports, key=lambda port: self.distance[port.node.name])
+        if segment not in self._gateways:
+            ports = [port for port in segment.ports if port.forwards(self.family)]
+            self._gateways[segment] = sorted(ports, key=lambda port: self.distance[port.node.name])
+        return self._gateways[segment]
 
     def search(self, source: str) -> dict[str, tuple[int, tuple[Port, Port] | None]]:
         """For every router: hops from `source`, and the first hop there (None for `source` itself)."""
@@ -81,6 +84,7 @@ def find_domains(wiring: Wiring, nodes: Iterable[Node], family: Family) -> dict[
         if family not in segment.families or segment in domains:
             continue
         domain = Domain(family)
+        crossed: set[str] = set()
         waiting = [segment]
         while waiting:
             here = waiting.pop()
@@ -88,7 +92,8 @@ def find_domains(wiring: Wiring, nodes: Iterable[Node], family: Family) -> dict[
                 continue
             domains[here] = domain
             for port in here.ports:
-                if port.forwards(family):
+                if port.forwards(family) and port.node.name not in crossed:
+                    crossed.add(port.node.name)
                     waiting.extend(p.segment for p in _forwarding(wiring, port.node, family))
     for segment in wiring.segments:
         if segment in domains:
@@ -163,7 +168,7 @@ def routes(
     node: Node, ports: list[Port], domains: dict[Segment, Domain], prefixes: Mapping[Segment, Prefix], family: Family
 ) -> Iterator[Route]:
     """The routes of a node beyond its own segments, default first; TopologyError when it has two gateways."""
-    own = [port for port in ports if family in port.segment.families]
+    own = [port for port in ports if family in port.segment.families & node.speaks]
     forwarding = [port for port in own if port.forwards(family)]
     if forwarding:
         yield from _router_routes(node, forwarding, domains[forwarding[0].segment], prefixes)

@@ -81,7 +81,7 @@ def wire(net: Network) -> Wiring:
     for segment in segments:
         _decide_families(segment)
     for port in (port for node in net.nodes if not isinstance(node, Switch) for port in ports[node.name]):
-        if not port.segment.families and not port.segment.slaac:
+        if not port.segment.families & port.node.speaks and not port.segment.slaac:
             raise TopologyError(_nothing_in_common(port), node=port.node.name)
     return Wiring(ports, segments)
 

@@ -1,0 +1,146 @@
+"""Questions to ask of a built network with plain sockets: which mapping, which filtering, does this arrive?
+
+The classification is that of RFC 5780 sections 4.3 and 4.4, with the observers' ends in our own hands.  That a packet
+did not arrive is never concluded from time passed: the box in the way counts what it drops, and the question is
+answered when either the packet or the count is there.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Self
+
+from lab.kernel import nft
+from lab.kernel.build import Fabric, build
+from lab.kernel.namespace import Namespace
+from lab.topology.network import Network
+from lab.topology.plan import Plan
+from lab.topology.planner import make_plan
+
+Endpoint = tuple[str, int]
+DEADLINE_S = 10.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Return when `condition` holds; AssertionError naming `what` when it does not within DEADLINE_S."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
+        time.sleep(0.002)
+
+
+class Prober:
+    """A built network and the sockets opened in it; a context manager that lets go of all of them."""
+
+    def __init__(self, net: Network) -> None:
+        self.plan: Plan = make_plan(net)
+        self.fabric: Fabric = build(self.plan)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self.fabric.close()
+
+    def namespace(self, node: str) -> Namespace:
+        return self.fabric[node]
+
+    def address(self, node: str) -> str:
+        """The main IPv4 address of a node."""
+        address = self.plan.node(node).ipv4
+        assert address is not None
+        return address
+
+    def socket(self, node: str, kind: int, protocol: int = 0, family: int = socket.AF_INET) -> socket.socket:
+        """A non-blocking socket that lives in the node."""
+        with self.fabric[node].entered():
+            made = self._open.enter_context(socket.socket(family, kind, protocol))
+        made.setblocking(False)
+        return made
+
+    def udp(self, node: str, port: int = 0) -> socket.socket:
+        """A UDP socket bound to a port of the node."""
+        made = self.socket(node, socket.SOCK_DGRAM)
+        made.bind(("0.0.0.0", port))
+        return made
+
+    def tcp_listener(self, node: str, port: int) -> socket.socket:
+        """A listening TCP socket."""
+        made = self.socket(node, socket.SOCK_STREAM)
+        made.bind(("0.0.0.0", port))
+        made.listen()
+        return made
+
+    def dropped(self, node: str, rule: str) -> int:
+        """Packets that the rules called `rule` have counted."""
+        return nft.counters(self.fabric[node]).get(rule, (0, 0))[0]
+
+
+def received(sock: socket.socket) -> tuple[bytes, Endpoint] | None:
+    """What waits in the socket and whom it came from, or None."""
+    try:
+        data, peer = sock.recvfrom(2048)
+    except BlockingIOError:
+        return None
+    return data, (peer[0], peer[1])
+
+
+def deliver(sender: socket.socket, to: Endpoint, receiver: socket.socket) -> Endpoint:
+    """Send a datagram that must arrive; the source that the receiver sees."""
+    token = f"{time.monotonic_ns()}".encode()
+    sender.sendto(token, to)
+    seen: list[tuple[bytes, Endpoint]] = []
+
+    def arrived() -> bool:
+        while (got := received(receiver)) is not None:
+            seen.append(got)
+        return any(data == token for data, _ in seen)
+
+    wait_for(arrived, f"a datagram to {to}")
+    return next(source for data, source in seen if data == token)
+
+
+def passes(prober: Prober, box: str, rule: str, sender: socket.socket, to: Endpoint, receiver: socket.socket) -> bool:
+    """Whether a datagram gets through `box` to `receiver`; it does not when `rule` of the box counts it."""
+    token = f"{time.monotonic_ns()}".encode()
+    before = prober.dropped(box, rule)
+    sender.sendto(token, to)
+    arrived: list[bytes] = []
+
+    def settled() -> bool:
+        while (got := received(receiver)) is not None:
+            arrived.append(got[0])
+        return token in arrived or prober.dropped(box, rule) > before
+
+    wait_for(settled, f"a datagram to {to} to arrive or be dropped by {box}")
+    return token in arrived
+
+
+def classify_mapping(prober: Prober, inside: str, one: str, two: str, port: int = 0) -> str:
+    """EIM, ADM or APDM: how the outside endpoint of one inside socket depends on whom it speaks to."""
+    sock = prober.udp(inside, port)
+    seen = []
+    for observer, at in ((one, 3653), (one, 3654), (two, 3653)):
+        with prober.udp(observer, at) as ear:
+            seen.append(deliver(sock, (prober.address(observer), at), ear))
+    if seen[0] != seen[1]:
+        return "APDM"
+    return "EIM" if seen[0] == seen[2] else "ADM"
+
+
+def classify_filtering(prober: Prober, box: str, inside: str, one: str, two: str) -> str:
+    """EIF, ADF or APDF: who else may send to a mapping that one endpoint opened.  `box` counts what it refuses."""
+    sock = prober.udp(inside)
+    with prober.udp(one, 3653) as known, prober.udp(one, 3654) as other_port, prober.udp(two, 3653) as other_host:
+        mapped = deliver(sock, (prober.address(one), 3653), known)
+        deliver(known, mapped, sock)
+        from_other_port = passes(prober, box, "nat_unsolicited", other_port, mapped, sock)
+        from_other_host = passes(prober, box, "nat_unsolicited", other_host, mapped, sock)
+    if from_other_host:
+        return "EIF"
+    return "ADF" if from_other_port else "APDF"
