@@ -7,7 +7,6 @@ left; there is no clean-up command because there is nothing to clean.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -23,15 +22,9 @@ from typing import Final, NoReturn
 import lab
 from lab.engines.launch import EXIT_NOT_STARTED, GRACE_S
 from lab.errors import MissingFeature, RunFailed
+from lab.kernel.enter import way_out
 
 _CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
-
-_SWITCHES: Final = (
-    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
-    ("kernel/unprivileged_userns_clone", "0", "1"),
-    ("user/max_user_namespaces", "0", "10000"),
-)
-"""Sysctls that forbid user namespaces: (key, the value that forbids, the value that allows)."""
 
 
 def run_agent(run_dir: Path, *, interactive: bool = False, timeout_s: float | None = None) -> int:
@@ -132,17 +125,6 @@ def _terminal_kept(interactive: bool) -> Iterator[None]:
 
 def _explain(stage: str, number: int) -> NoReturn:
     """Raise MissingFeature for a launcher that could not set up its namespaces."""
-    feature = f"the right to {stage} ({os.strerror(number)})"
-    for key, forbids, allows in _SWITCHES:
-        with suppress(OSError):
-            if Path("/proc/sys", key).read_text().strip() == forbids:
-                name = key.replace("/", ".")
-                raise MissingFeature(feature, instead=f"run as root, or allow it: sudo sysctl -w {name}={allows}")
-    if number in (errno.ENOSPC, errno.EUSERS):
-        raise MissingFeature(feature, instead="too many namespaces exist; raise user.max_user_namespaces")
-    if number == errno.ENOENT and stage.startswith("start "):
+    if stage.startswith("start "):
         raise MissingFeature(stage.removeprefix("start "), instead="install it")
-    raise MissingFeature(
-        feature,
-        instead="run as root; in a container give it CAP_SYS_ADMIN and a seccomp profile that allows unshare and mount",
-    )
+    raise MissingFeature(f"the right to {stage} ({os.strerror(number)})", instead=way_out(number))

@@ -15,8 +15,7 @@ The first process mounts /proc and a private /run, starts the program, reaps orp
 status.  Mounts, links and namespaces exist only in these namespaces and go with the last process; the kernel takes
 network namespaces apart in a thread of its own, some milliseconds later.
 
-As root plain namespaces are enough, and leave root able to read everybody's files; an ordinary user, or root without
-the capability, gets a user namespace first.  MODE is "batch" or "terminal".  A failure is one JSON object on REPORT_FD.
+MODE is "batch" or "terminal".  A failure is one JSON object on REPORT_FD.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from lab.kernel import libc
+from lab.kernel.enter import EnterError, isolate
 
 EXIT_NOT_STARTED: Final = 125
 """The launcher could not set up the namespaces or the program; the report says why."""
@@ -38,17 +38,7 @@ EXIT_NOT_STARTED: Final = 125
 GRACE_S: Final = 10.0
 """From the request to stop until the program is killed."""
 
-_SPACES: Final = libc.CLONE_NEWNET | libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-
-
-class _Failed(Exception):
-    """`stage` did not work; `error` says why."""
-
-    def __init__(self, stage: str, error: OSError) -> None:
-        super().__init__(f"{stage}: {error}")
-        self.stage = stage
-        self.error = error
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,53 +60,12 @@ def main(argv: Sequence[str]) -> int:
         first = os.fork()
         if first == 0:
             _first_process(program, lifeline, held, report_fd, terminal=terminal)
-    except _Failed as exc:
+    except EnterError as exc:
         _report(report_fd, exc)
         return EXIT_NOT_STARTED
     os.close(lifeline)
     os.close(report_fd)
     return _watch(first, watched, wakeup, terminal=terminal)
-
-
-def isolate(*, user: bool | None = None) -> None:
-    """Move this process, which must have one thread, to namespaces of its own; its next child is pid 1.
-
-    `user` says whether to begin with a user namespace; None means: where plain ones are refused.
-    """
-    if user is None:
-        user = os.geteuid() != 0
-        if not user:
-            try:
-                libc.unshare(_SPACES)
-            except PermissionError:
-                user = True
-            else:
-                return _private_mounts()
-    if user:
-        uid, gid = os.geteuid(), os.getegid()
-        try:
-            libc.unshare(libc.CLONE_NEWUSER)
-        except OSError as exc:
-            raise _Failed("make a user namespace", exc) from exc
-        try:
-            for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-                with open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-        except OSError as exc:
-            raise _Failed("map the user into a user namespace", exc) from exc
-    try:
-        libc.unshare(_SPACES)
-    except OSError as exc:
-        raise _Failed("make network, mount and pid namespaces", exc) from exc
-    _private_mounts()
-
-
-def _private_mounts() -> None:
-    """Nothing mounted from here on is seen outside."""
-    try:
-        libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
-    except OSError as exc:
-        raise _Failed("make the mounts private", exc) from exc
 
 
 def _wake_on_signals(numbers: Sequence[signal.Signals]) -> int:
@@ -177,7 +126,7 @@ def _first_process(program: Sequence[str], lifeline: int, held: int, report_fd: 
             _execute(program, report_fd)
         os.close(report_fd)
         status = _reap(main_child, lifeline, wakeup, terminal=terminal)
-    except _Failed as exc:
+    except EnterError as exc:
         _report(report_fd, exc)
     finally:
         os._exit(status)  # no clean-up of the launcher's copies; the kernel kills what is left in here
@@ -204,7 +153,7 @@ def _mount_own(program: Sequence[str]) -> None:
             libc.mount(f"/proc/self/fd/{fd}", f"/run/{name}", None, libc.MS_BIND | libc.MS_REC)
             os.close(fd)
     except OSError as exc:
-        raise _Failed("mount a private /run", exc) from exc
+        raise EnterError("mount a private /run", exc) from exc
 
 
 def _execute(program: Sequence[str], report_fd: int) -> NoReturn:
@@ -212,9 +161,9 @@ def _execute(program: Sequence[str], report_fd: int) -> NoReturn:
     for number in (*_STOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvp(program[0], program)
+        os.execvp(program[0], list(program))
     except OSError as exc:
-        _report(report_fd, _Failed(f"start {program[0]}", exc))
+        _report(report_fd, EnterError(f"start {program[0]}", exc))
     os._exit(EXIT_NOT_STARTED)
 
 
@@ -244,7 +193,7 @@ def _reap(main_child: int, lifeline: int, wakeup: int, *, terminal: bool) -> int
                 break
 
 
-def _report(fd: int, failed: _Failed) -> None:
+def _report(fd: int, failed: EnterError) -> None:
     text = json.dumps({"stage": failed.stage, "errno": failed.error.errno or 0})
     with suppress(OSError):
         os.write(fd, text.encode())

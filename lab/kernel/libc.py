@@ -25,6 +25,7 @@ MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 
 _PR_SET_PDEATHSIG: Final = 1
+_RB_POWER_OFF: Final = 0x4321FEDC
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,3 +65,8 @@ def set_parent_death_signal(signal: int) -> None:
     A parent that ended before the call sends nothing: the caller checks for that afterwards.
     """
     _call(_libc.prctl, ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal), 0, 0, 0)
+
+
+def power_off() -> None:
+    """Switch the machine off at once: reboot(2).  Only process 1 of the virtual kernel has a use for it."""
+    _call(_libc.reboot, ctypes.c_int(_RB_POWER_OFF))

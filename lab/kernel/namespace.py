@@ -23,14 +23,18 @@ from lab.kernel.process import Completed, Process, Stream, run_to_end
 _THIS_THREAD: Final = "/proc/thread-self/ns/net"
 
 
-class _Entered(threading.local):
-    """The namespaces this thread is in, innermost last; the first is where the thread was at first use."""
-
-    def __init__(self) -> None:
-        self.stack = [os.open(_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)]
+_thread = threading.local()
 
 
-_entered = _Entered()
+def _visited() -> list[int]:
+    """The namespaces this thread is in, innermost last; the first is where it was when it first asked.
+
+    Not before: the launcher leaves the machine's own namespace after this module was imported.
+    """
+    if not hasattr(_thread, "visited"):
+        _thread.visited = [os.open(_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)]
+    visited: list[int] = _thread.visited
+    return visited
 
 
 class Namespace:
@@ -47,7 +51,7 @@ class Namespace:
     @classmethod
     def create(cls, name: str) -> Self:
         """A new, empty namespace (loopback down); the calling thread stays where it is.  Raises KernelRefused."""
-        home = _entered.stack[-1]
+        home = _visited()[-1]
         try:
             libc.unshare(libc.CLONE_NEWNET)
             try:
@@ -86,7 +90,7 @@ class Namespace:
 
         May be nested.  Never `await` inside: everything else the event loop runs meanwhile would be in here too.
         """
-        stack = _entered.stack
+        stack = _visited()
         libc.setns(self.fd, libc.CLONE_NEWNET)
         stack.append(self.fd)
         try:
@@ -167,7 +171,7 @@ class Namespace:
         self,
         argv: Sequence[str],
         *,
-        input: str | bytes | None = None,  # noqa: A002 - the word subprocess uses
+        input: str | bytes | None = None,
         timeout_s: float = 60.0,
         check: bool = False,
         env: Mapping[str, str] | None = None,

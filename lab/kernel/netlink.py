@@ -2,8 +2,8 @@
 
 A network of 500 nodes is some 5,000 messages.  The kernel carries out every message of one `send` before the call
 returns, and answers a failed one even when no acknowledgement was asked for; so one look at the receive queue after
-each send is a complete check, and an error is traced to its message by sequence number.  What is not on this path
-(queueing disciplines, `sit`) uses pyroute2.
+each send is a complete check, and an error is traced to its message by sequence number.  Queueing disciplines
+and `sit` devices have encoders of the same form in `lab.kernel.shaping` and `lab.kernel.sit`.
 
 Layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h; rtnetlink(7), netlink(7).
 """
@@ -26,27 +26,27 @@ RTM_DELADDR: Final = 21
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 
-_REQUEST: Final = 0x001
-_REPLACE: Final = 0x100
-_EXCLUSIVE: Final = 0x200
-_CREATE: Final = 0x400
-_ADD: Final = _REQUEST | _CREATE | _EXCLUSIVE
+NLM_F_REQUEST: Final = 0x001
+NLM_F_REPLACE: Final = 0x100
+NLM_F_EXCL: Final = 0x200
+NLM_F_CREATE: Final = 0x400
+ADD: Final = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
 
 IFF_UP: Final = 0x1
 IFF_NOARP: Final = 0x80
 IFF_MULTICAST: Final = 0x1000
 
 _IFLA_ADDRESS: Final = 1
-_IFLA_IFNAME: Final = 3
-_IFLA_MTU: Final = 4
+IFLA_IFNAME: Final = 3
+IFLA_MTU: Final = 4
 _IFLA_MASTER: Final = 10
 _IFLA_OPERSTATE: Final = 16
-_IFLA_LINKINFO: Final = 18
+IFLA_LINKINFO: Final = 18
 _IFLA_NET_NS_FD: Final = 28
-_IFLA_INFO_KIND: Final = 1
-_IFLA_INFO_DATA: Final = 2
+IFLA_INFO_KIND: Final = 1
+IFLA_INFO_DATA: Final = 2
 _VETH_INFO_PEER: Final = 1
-_NESTED: Final = 0x8000
+NLA_F_NESTED: Final = 0x8000
 
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
@@ -92,12 +92,14 @@ class Request(NamedTuple):
     data: bytes
 
 
-def _attr(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
     length = len(value) + 4
     return _attribute.pack(length, kind) + value + b"\0" * (-length & 3)
 
 
-def _message(kind: int, flags: int, body: bytes) -> bytes:
+def message(kind: int, flags: int, body: bytes) -> bytes:
+    """One message; the sequence number is filled in when it is sent."""
     return _header.pack(16 + len(body), kind, flags, 0, 0) + body
 
 
@@ -132,42 +134,44 @@ def add_veth(
     mtu: int,
 ) -> Request:
     """A veth pair, each end in the namespace its descriptor holds, down.  Index 0 leaves the choice to the kernel."""
-    size = _attr(_IFLA_MTU, _u32.pack(mtu))
+    size = attribute(IFLA_MTU, _u32.pack(mtu))
     far = (
         _ifinfo.pack(0, 0, peer_index, 0, 0)
-        + _attr(_IFLA_IFNAME, _name(peer))
-        + _attr(_IFLA_ADDRESS, _mac(peer_mac))
+        + attribute(IFLA_IFNAME, _name(peer))
+        + attribute(_IFLA_ADDRESS, _mac(peer_mac))
         + size
-        + _attr(_IFLA_NET_NS_FD, _s32.pack(peer_netns_fd))
+        + attribute(_IFLA_NET_NS_FD, _s32.pack(peer_netns_fd))
     )
-    info = _attr(_IFLA_INFO_KIND, b"veth") + _attr(_IFLA_INFO_DATA | _NESTED, _attr(_VETH_INFO_PEER | _NESTED, far))
+    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(
+        IFLA_INFO_DATA | NLA_F_NESTED, attribute(_VETH_INFO_PEER | NLA_F_NESTED, far)
+    )
     body = (
         _ifinfo.pack(0, 0, index, 0, 0)
-        + _attr(_IFLA_IFNAME, _name(name))
-        + _attr(_IFLA_ADDRESS, _mac(mac))
+        + attribute(IFLA_IFNAME, _name(name))
+        + attribute(_IFLA_ADDRESS, _mac(mac))
         + size
-        + _attr(_IFLA_NET_NS_FD, _s32.pack(netns_fd))
-        + _attr(_IFLA_LINKINFO | _NESTED, info)
+        + attribute(_IFLA_NET_NS_FD, _s32.pack(netns_fd))
+        + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
     )
-    return Request(f"add link {name}", _message(RTM_NEWLINK, _ADD, body))
+    return Request(f"add link {name}", message(RTM_NEWLINK, ADD, body))
 
 
 def add_bridge(name: str, index: int, mac: str) -> Request:
     """A Linux bridge without ports, down; spanning tree is off, as the kernel makes it."""
     body = (
         _ifinfo.pack(0, 0, index, 0, 0)
-        + _attr(_IFLA_IFNAME, _name(name))
-        + _attr(_IFLA_ADDRESS, _mac(mac))
-        + _attr(_IFLA_LINKINFO | _NESTED, _attr(_IFLA_INFO_KIND, b"bridge"))
+        + attribute(IFLA_IFNAME, _name(name))
+        + attribute(_IFLA_ADDRESS, _mac(mac))
+        + attribute(IFLA_LINKINFO | NLA_F_NESTED, attribute(IFLA_INFO_KIND, b"bridge"))
     )
-    return Request(f"add bridge {name}", _message(RTM_NEWLINK, _ADD, body))
+    return Request(f"add bridge {name}", message(RTM_NEWLINK, ADD, body))
 
 
 def set_master(name: str, bridge: str, bridge_index: int) -> Request:
     """Make interface `name` a port of the bridge with that index."""
-    body = _ifinfo.pack(0, 0, 0, 0, 0) + _attr(_IFLA_IFNAME, _name(name))
-    body += _attr(_IFLA_MASTER, _u32.pack(bridge_index))
-    return Request(f"make {name} a port of {bridge}", _message(RTM_NEWLINK, _REQUEST, body))
+    body = _ifinfo.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, _name(name))
+    body += attribute(_IFLA_MASTER, _u32.pack(bridge_index))
+    return Request(f"make {name} a port of {bridge}", message(RTM_NEWLINK, NLM_F_REQUEST, body))
 
 
 def set_link(
@@ -176,11 +180,11 @@ def set_link(
     """Change an interface: the bits of `change` become those of `flags`; `mtu` and `mac` where given."""
     body = _ifinfo.pack(0, 0, index, flags, change)
     if mtu is not None:
-        body += _attr(_IFLA_MTU, _u32.pack(mtu))
+        body += attribute(IFLA_MTU, _u32.pack(mtu))
     if mac is not None:
-        body += _attr(_IFLA_ADDRESS, _mac(mac))
+        body += attribute(_IFLA_ADDRESS, _mac(mac))
     action = f"set {name} up" if flags & change & IFF_UP else f"change link {name}"
-    return Request(action, _message(RTM_NEWLINK, _REQUEST, body))
+    return Request(action, message(RTM_NEWLINK, NLM_F_REQUEST, body))
 
 
 def set_up(name: str, index: int) -> Request:
@@ -190,26 +194,26 @@ def set_up(name: str, index: int) -> Request:
 
 def delete_link(name: str, index: int) -> Request:
     """Remove an interface (and the other end of a veth pair)."""
-    return Request(f"delete link {name}", _message(RTM_DELLINK, _REQUEST, _ifinfo.pack(0, 0, index, 0, 0)))
+    return Request(f"delete link {name}", message(RTM_DELLINK, NLM_F_REQUEST, _ifinfo.pack(0, 0, index, 0, 0)))
 
 
 def get_link(name: str, index: int) -> Request:
     """Ask for an interface; with index 0 it is found by name."""
     body = _ifinfo.pack(0, 0, index, 0, 0)
     if not index:
-        body += _attr(_IFLA_IFNAME, _name(name))
-    return Request(f"look up link {name}", _message(RTM_GETLINK, _REQUEST, body))
+        body += attribute(IFLA_IFNAME, _name(name))
+    return Request(f"look up link {name}", message(RTM_GETLINK, NLM_F_REQUEST, body))
 
 
 def add_address(name: str, index: int, address: str) -> Request:
     """Give an interface "192.0.2.1/24" or "2001:db8::1/64" (no duplicate address detection)."""
-    return Request(f"add address {address} to {name}", _message(RTM_NEWADDR, _ADD, _address_body(index, address)))
+    return Request(f"add address {address} to {name}", message(RTM_NEWADDR, ADD, _address_body(index, address)))
 
 
 def delete_address(name: str, index: int, address: str) -> Request:
     """Take an address from an interface."""
     body = _address_body(index, address)
-    return Request(f"delete address {address} from {name}", _message(RTM_DELADDR, _REQUEST, body))
+    return Request(f"delete address {address} from {name}", message(RTM_DELADDR, NLM_F_REQUEST, body))
 
 
 def _address_body(index: int, address: str) -> bytes:
@@ -217,8 +221,8 @@ def _address_body(index: int, address: str) -> bytes:
     flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
     return (
         _ifaddr.pack(family, length, flags, _RT_SCOPE_UNIVERSE, index)
-        + _attr(_IFA_LOCAL, packed)
-        + _attr(_IFA_ADDRESS, packed)
+        + attribute(_IFA_LOCAL, packed)
+        + attribute(_IFA_ADDRESS, packed)
     )
 
 
@@ -227,14 +231,14 @@ def add_route(dst: str, via: str | None, index: int, *, mtu: int | None = None, 
 
     `mtu` limits what is sent along it, in bytes of IP packet.
     """
-    flags = _REQUEST | _CREATE | (_REPLACE if replace else _EXCLUSIVE)
-    return Request(f"add route {_route_words(dst, via)}", _message(RTM_NEWROUTE, flags, _route(dst, via, index, mtu)))
+    flags = NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+    return Request(f"add route {_route_words(dst, via)}", message(RTM_NEWROUTE, flags, _route(dst, via, index, mtu)))
 
 
 def delete_route(dst: str, via: str | None, index: int) -> Request:
     """Remove a route that `add_route` made."""
     body = _route(dst, via, index, None)
-    return Request(f"delete route {_route_words(dst, via)}", _message(RTM_DELROUTE, _REQUEST, body))
+    return Request(f"delete route {_route_words(dst, via)}", message(RTM_DELROUTE, NLM_F_REQUEST, body))
 
 
 def _route_words(dst: str, via: str | None) -> str:
@@ -246,13 +250,13 @@ def _route(dst: str, via: str | None, index: int, mtu: int | None) -> bytes:
     scope = _RT_SCOPE_LINK if via is None and family == socket.AF_INET else _RT_SCOPE_UNIVERSE
     body = _rtmsg.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, 0)
     if length:
-        body += _attr(_RTA_DST, packed)
+        body += attribute(_RTA_DST, packed)
     if via is not None:
-        body += _attr(_RTA_GATEWAY, _address(via)[1])
+        body += attribute(_RTA_GATEWAY, _address(via)[1])
     if index:
-        body += _attr(_RTA_OIF, _u32.pack(index))
+        body += attribute(_RTA_OIF, _u32.pack(index))
     if mtu is not None:
-        body += _attr(_RTA_METRICS | _NESTED, _attr(_RTAX_MTU, _u32.pack(mtu)))
+        body += attribute(_RTA_METRICS | NLA_F_NESTED, attribute(_RTAX_MTU, _u32.pack(mtu)))
     return body
 
 
@@ -376,9 +380,9 @@ def _parse_link(body: bytes) -> LinkState:
     found = dict(attributes(body[16:]))
     return LinkState(
         number=index,
-        name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        name=found[IFLA_IFNAME].rstrip(b"\0").decode(),
         flags=flags,
-        mtu=_u32.unpack(found[_IFLA_MTU])[0],
+        mtu=_u32.unpack(found[IFLA_MTU])[0],
         operstate=found.get(_IFLA_OPERSTATE, b"\0")[0],
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
     )

@@ -1,0 +1,78 @@
+"""The first process of the virtual kernel: mounts what the agent needs, is the agent, and switches off.
+
+    init=PYTHON ... LAB_RUN=FOLDER -- -m lab.engines.guest
+
+One process from boot to power-off: a fork costs tens of milliseconds of wall time here, and every program less is a
+program that cannot disturb a repeatable run.  The root file system is the host's, read-only; only the run folder,
+mounted on /run/lab, can be written.  Nothing is ever printed on the console: a console write is an interrupt whose
+time depends on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+from lab.kernel import libc
+
+RUN: Final = Path("/run/lab")
+"""The run folder inside the guest."""
+
+STATUS: Final = "guest-status"
+"""File in the run folder: the agent's exit status.  Its absence says that the guest did not end by itself."""
+
+ERRORS: Final = "guest-errors"
+"""File in the run folder: what the guest's programs wrote to standard error."""
+
+
+def main() -> None:
+    """Mount, run the agent, write its status, power off.  Does not return."""
+    try:
+        _mount(os.environ["LAB_RUN"])
+        _redirect()
+        status = _agent()
+        (RUN / STATUS).write_text(f"{status}\n")
+    except BaseException:  # noqa: BLE001 - process 1 must not end any other way than by switching off
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os.sync()
+        libc.power_off()
+
+
+def _mount(run_folder: str) -> None:
+    nothing_risky = libc.MS_NOSUID | libc.MS_NODEV
+    libc.mount("proc", "/proc", "proc", nothing_risky)
+    libc.mount("sys", "/sys", "sysfs", nothing_risky)
+    if not os.path.exists("/dev/null"):
+        libc.mount("dev", "/dev", "devtmpfs", libc.MS_NOSUID)
+    libc.mount("run", "/run", "tmpfs", nothing_risky, "mode=755")
+    RUN.mkdir()
+    libc.mount("lab", str(RUN), "hostfs", nothing_risky, run_folder)
+
+
+def _redirect() -> None:
+    """Standard input from nowhere, output and errors to a file of the run folder."""
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    errors = os.open(RUN / ERRORS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for fd, target in ((nowhere, 0), (errors, 1), (errors, 2)):
+        os.dup2(fd, target)
+    for fd in {nowhere, errors} - {0, 1, 2}:
+        os.close(fd)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def _agent() -> int:
+    os.environ["TMPDIR"] = "/run"
+    from lab import agent
+
+    return agent.main([str(RUN)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The virtual engine: user-mode Linux in virtual time.
+
+The same agent carries out the same plan, as the first process of a Linux kernel that is an ordinary program of this
+user.  Time there is virtual: it stands still while the guest works and jumps when everything in it waits.  With the
+same seed, kernel, Python and packages two runs are equal to the last byte.  The guest has no network but its own and
+can write to the run folder only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import lab
+from lab.engines import guest, uml
+from lab.errors import MissingFeature, RunFailed, UsageError
+
+_CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
+
+MEMORY: Final = "512M"
+"""Of the guest; pages it does not touch cost nothing."""
+
+START_TIME_S: Final = 1_767_225_600
+"""The guest's clock at boot, seconds since the epoch: 2026-01-01 00:00 UTC."""
+
+_CONSOLE: Final = "guest-console"
+
+
+def run_agent(
+    run_dir: Path,
+    *,
+    seed: int,
+    start_time_s: int = START_TIME_S,
+    real_time: bool = False,
+    timeout_s: float | None = None,
+) -> int:
+    """Run the agent on the job in `run_dir` inside the virtual kernel; its exit status.
+
+    `timeout_s` is wall time, boot included.  KeyboardInterrupt ends the guest and is raised again.  Raises
+    MissingFeature without a built kernel, and RunFailed with the reason when the guest panics, hangs or cannot write.
+    """
+    kernel = uml.require()
+    run_dir = run_dir.resolve()
+    _must_be_plain(run_dir)
+    with tempfile.TemporaryDirectory(prefix=".uml-", dir=run_dir) as scratch:
+        command = _command(kernel.path, run_dir, Path(scratch), seed, start_time_s, real_time)
+        with (run_dir / _CONSOLE).open("wb") as console:
+            began = time.monotonic()
+            machine = subprocess.Popen(
+                [sys.executable, "-S", "-m", "lab.engines.tether", str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env={
+                    "PYTHONPATH": str(_CHECKOUT),
+                    "PATH": "/usr/bin:/bin",
+                    "TMPDIR": _memory_folder(),
+                    "HOME": scratch,
+                },
+                start_new_session=True,  # so that Ctrl-C reaches this process only
+            )
+            try:
+                machine.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                _end(machine)
+                raise RunFailed(
+                    f"the guest did not end within {timeout_s:g} s of wall time ({_last_words(run_dir)})",
+                    folder=str(run_dir),
+                ) from None
+            except BaseException:
+                _end(machine)
+                raise
+    return _verdict(run_dir, machine.returncode, time.monotonic() - began)
+
+
+def _command(kernel: Path, run_dir: Path, scratch: Path, seed: int, start_time_s: int, real_time: bool) -> list[str]:
+    """The kernel's command line.  All of it is part of what a run's digest depends on, so it names nothing random."""
+    clock = [] if real_time else ["time-travel=inf-cpu", f"time-travel-start={start_time_s * 1_000_000_000}"]
+    return [
+        "setarch",
+        "--addr-no-randomize",
+        str(kernel),
+        f"mem={MEMORY}",
+        "rootfstype=hostfs",
+        "ro",
+        "quiet",
+        "loglevel=1",
+        "norandmaps",
+        "panic=-1",
+        "con=null",
+        "con0=null,fd:1",
+        f"uml_dir={scratch}/",
+        "umid=lab",
+        *clock,
+        f"seed={seed}",
+        f"init={sys.executable}",
+        f"LAB_RUN={run_dir}",
+        f"PYTHONPATH={_CHECKOUT}",
+        "PYTHONHASHSEED=0",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME=/run",
+        "LC_ALL=C.UTF-8",
+        "--",
+        "-m",
+        "lab.engines.guest",
+    ]
+
+
+def _must_be_plain(path: Path) -> None:
+    """The path goes over a kernel command line: no blanks, quotes or commas."""
+    if any(character in str(path) for character in " \t\n\"',"):
+        raise UsageError(f"the virtual kernel needs a run folder without blanks, quotes and commas, not {path}")
+
+
+def _memory_folder() -> str:
+    """Where the guest's memory file goes: a tmpfs that allows execution, else the folder for temporary files."""
+    for folder in ("/dev/shm", tempfile.gettempdir()):
+        if os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            return folder
+    raise MissingFeature("a temporary folder that allows execution", instead="set TMPDIR to one")
+
+
+def _end(machine: subprocess.Popen[bytes]) -> None:
+    machine.send_signal(signal.SIGTERM)
+    try:
+        machine.wait(5)
+    except subprocess.TimeoutExpired:
+        machine.kill()
+        machine.wait()
+
+
+def _verdict(run_dir: Path, ended: int, seconds: float) -> int:
+    """The agent's status; RunFailed with the best explanation there is when the guest did not leave one."""
+    status = run_dir / guest.STATUS
+    words = _last_words(run_dir)
+    try:
+        if status.exists():
+            return int(status.read_text())
+    finally:
+        for name in (guest.STATUS, guest.ERRORS, _CONSOLE):
+            file = run_dir / name
+            if file.exists() and (status.exists() or file.stat().st_size == 0):
+                file.unlink()
+    free = shutil.disk_usage(run_dir).free
+    if free < 1 << 20:
+        words = f"the disk of {run_dir} is full"
+    raise RunFailed(
+        f"the guest ended after {seconds:.1f} s without a result, status {ended}: {words}", folder=str(run_dir)
+    )
+
+
+def _last_words(run_dir: Path) -> str:
+    """The end of what the guest printed: a panic, a lack of memory, a traceback."""
+    for name in (_CONSOLE, guest.ERRORS):
+        file = run_dir / name
+        if not file.exists():
+            continue
+        lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
+        for sign in ("Kernel panic", "Out of memory", "No space left"):
+            for line in lines:
+                if sign in line:
+                    return line
+        if lines:
+            return lines[-1]
+    return "it said nothing"
