@@ -1,7 +1,5 @@
 """The first process of the virtual kernel: mounts what the agent needs, is the agent, and switches off.
 
-    init=PYTHON ... LAB_RUN=FOLDER -- -m lab.engines.guest
-
 One process from boot to power-off: a fork costs tens of milliseconds of wall time here, and every program less is a
 program that cannot disturb a repeatable run.  The root file system is the host's, read-only; only the run folder,
 mounted on /run/lab, can be written.  Nothing is ever printed on the console: a console write is an interrupt whose
@@ -21,6 +19,9 @@ from lab.kernel import libc
 RUN: Final = Path("/run/lab")
 """The run folder inside the guest."""
 
+_RUN_OUTSIDE: Final = "/proc/self/cwd"
+"""The run folder as the host names it: the working directory of the kernel's own process."""
+
 STATUS: Final = "guest-status"
 """File in the run folder: the agent's exit status.  Its absence says that the guest did not end by itself."""
 
@@ -31,7 +32,7 @@ ERRORS: Final = "guest-errors"
 def main() -> None:
     """Mount, run the agent, write its status, power off.  Does not return."""
     try:
-        _mount(os.environ["LAB_RUN"])
+        _mount()
         _redirect()
         status = _agent()
         (RUN / STATUS).write_text(f"{status}\n")
@@ -43,7 +44,7 @@ def main() -> None:
         libc.power_off()
 
 
-def _mount(run_folder: str) -> None:
+def _mount() -> None:
     nothing_risky = libc.MS_NOSUID | libc.MS_NODEV
     libc.mount("proc", "/proc", "proc", nothing_risky)
     libc.mount("sys", "/sys", "sysfs", nothing_risky)
@@ -51,7 +52,7 @@ def _mount(run_folder: str) -> None:
         libc.mount("dev", "/dev", "devtmpfs", libc.MS_NOSUID)
     libc.mount("run", "/run", "tmpfs", nothing_risky, "mode=755")
     RUN.mkdir()
-    libc.mount("lab", str(RUN), "hostfs", nothing_risky, run_folder)
+    libc.mount("lab", str(RUN), "hostfs", nothing_risky, _RUN_OUTSIDE)
 
 
 def _redirect() -> None:

@@ -20,7 +20,7 @@ from typing import Final
 
 import lab
 from lab.engines import guest, uml
-from lab.errors import MissingFeature, RunFailed, UsageError
+from lab.errors import MissingFeature, RunFailed
 
 _CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
 
@@ -31,6 +31,7 @@ START_TIME_S: Final = 1_767_225_600
 """The guest's clock at boot, seconds since the epoch: 2026-01-01 00:00 UTC."""
 
 _CONSOLE: Final = "guest-console"
+_SCRATCH: Final = ".uml"
 
 
 def run_agent(
@@ -48,9 +49,11 @@ def run_agent(
     """
     kernel = uml.require()
     run_dir = run_dir.resolve()
-    _must_be_plain(run_dir)
-    with tempfile.TemporaryDirectory(prefix=".uml-", dir=run_dir) as scratch:
-        command = _command(kernel.path, run_dir, Path(scratch), seed, start_time_s, real_time)
+    scratch = run_dir / _SCRATCH
+    scratch.mkdir()
+    try:
+        _write_init(scratch / "init")
+        command = _command(kernel.path, seed, start_time_s, real_time)
         with (run_dir / _CONSOLE).open("wb") as console:
             began = time.monotonic()
             machine = subprocess.Popen(
@@ -77,11 +80,17 @@ def run_agent(
             except BaseException:
                 _end(machine)
                 raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return _verdict(run_dir, machine.returncode, time.monotonic() - began)
 
 
-def _command(kernel: Path, run_dir: Path, scratch: Path, seed: int, start_time_s: int, real_time: bool) -> list[str]:
-    """The kernel's command line.  All of it is part of what a run's digest depends on, so it names nothing random."""
+def _command(kernel: Path, seed: int, start_time_s: int, real_time: bool) -> list[str]:
+    """The kernel's command line.
+
+    The kernel mixes it into its random pool, so it holds the seed and nothing that differs between machines: what
+    lies in the run folder is reached through the working directory of the kernel's own process.
+    """
     clock = [] if real_time else ["time-travel=inf-cpu", f"time-travel-start={start_time_s * 1_000_000_000}"]
     return [
         "setarch",
@@ -96,28 +105,29 @@ def _command(kernel: Path, run_dir: Path, scratch: Path, seed: int, start_time_s
         "panic=-1",
         "con=null",
         "con0=null,fd:1",
-        f"uml_dir={scratch}/",
+        f"uml_dir={_SCRATCH}/",
         "umid=lab",
         *clock,
         f"seed={seed}",
-        f"init={sys.executable}",
-        f"LAB_RUN={run_dir}",
-        f"PYTHONPATH={_CHECKOUT}",
+        f"init=/proc/self/cwd/{_SCRATCH}/init",
         "PYTHONHASHSEED=0",
         "PYTHONDONTWRITEBYTECODE=1",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME=/run",
         "LC_ALL=C.UTF-8",
-        "--",
-        "-m",
-        "lab.engines.guest",
     ]
 
 
-def _must_be_plain(path: Path) -> None:
-    """The path goes over a kernel command line: no blanks, quotes or commas."""
-    if any(character in str(path) for character in " \t\n\"',"):
-        raise UsageError(f"the virtual kernel needs a run folder without blanks, quotes and commas, not {path}")
+def _write_init(path: Path) -> None:
+    """The guest's first program: a script that goes straight to `lab.engines.guest`."""
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        f"sys.path.insert(0, {str(_CHECKOUT)!r})\n"
+        "from lab.engines.guest import main\n"
+        "main()\n"
+    )
+    path.chmod(0o755)
 
 
 def _memory_folder() -> str:
