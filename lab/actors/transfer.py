@@ -1,0 +1,105 @@
+"""A TCP transfer between two namespaces, checked with SHA-256 at both ends.
+
+Both ends run in the calling process; their sockets live in their namespaces, so the bytes cross the network between
+them.  The data is random (from `rng`), so that nothing on the way can guess or repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Final
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from lab.kernel.namespace import Namespace
+
+_CHUNK: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class TransferReport:
+    """What arrived."""
+
+    size: int
+    """Bytes sent."""
+    received: int
+    """Bytes that arrived."""
+    seconds: float
+    """From connect to the last byte's arrival."""
+    sha256_sent: str
+    sha256_received: str
+
+    @property
+    def intact(self) -> bool:
+        """The receiver got as many bytes with the same SHA-256."""
+        return self.received == self.size and self.sha256_sent == self.sha256_received
+
+    @property
+    def mbit_per_s(self) -> float:
+        """Payload bits per second, in millions."""
+        return self.received * 8 / self.seconds / 1e6 if self.seconds else 0.0
+
+
+async def transfer(
+    sender: Namespace,
+    receiver: Namespace,
+    address: str | IPv4Address | IPv6Address,
+    *,
+    size: int = 1_000_000,
+    timeout_s: float = 60.0,
+    rng: random.Random,
+) -> TransferReport:
+    """Send `size` random bytes from `sender` to `address` on `receiver`; the port is the kernel's choice there.
+
+    Raises LabError when no connection comes about or the transfer does not end in `timeout_s` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    target = ip_address(address) if isinstance(address, str) else address
+    family = socket.AF_INET if target.version == 4 else socket.AF_INET6
+    data = rng.randbytes(size)
+    with (
+        receiver.socket(family, socket.SOCK_STREAM) as listener,
+        sender.socket(family, socket.SOCK_STREAM) as outgoing,
+    ):
+        listener.setblocking(False)
+        outgoing.setblocking(False)
+        listener.bind((str(target), 0))
+        listener.listen(1)
+        sink = asyncio.ensure_future(_receive(listener, size))
+        began = loop.time()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await loop.sock_connect(outgoing, (str(target), listener.getsockname()[1]))
+                await loop.sock_sendall(outgoing, data)
+                outgoing.shutdown(socket.SHUT_WR)
+                received, digest = await sink
+        except TimeoutError:
+            raise LabError(f"the transfer of {size} bytes to {target} did not end in {timeout_s:g} s") from None
+        except OSError as exc:
+            raise LabError(f"the transfer of {size} bytes to {target} failed: {exc.strerror or exc}") from exc
+        finally:
+            sink.cancel()
+            await asyncio.wait([sink])
+        seconds = loop.time() - began
+    return TransferReport(size, received, seconds, hashlib.sha256(data).hexdigest(), digest)
+
+
+async def _receive(listener: socket.socket, expected: int) -> tuple[int, str]:
+    """Take one connection and read to its end: bytes and SHA-256.  More than `expected` bytes are cut off."""
+    loop = asyncio.get_running_loop()
+    incoming, _ = await loop.sock_accept(listener)
+    digest, received = hashlib.sha256(), 0
+    with incoming:
+        while received <= expected:
+            chunk = await loop.sock_recv(incoming, _CHUNK)
+            if not chunk:
+                break
+            digest.update(chunk)
+            received += len(chunk)
+    return received, digest.hexdigest()
