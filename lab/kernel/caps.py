@@ -23,7 +23,6 @@ from lab.kernel import enter, libc, netlink, nft, shaping, sit
 from lab.kernel.namespace import Namespace
 from lab.kernel.tun import PacketDevice
 
-_TC_H_ROOT: Final = 0xFFFFFFFF
 _PACKAGES: Final = Path(__file__).resolve().parent.parent.parent
 
 
@@ -114,29 +113,31 @@ def _sit(ns: Namespace) -> str:
 
 
 def _netem(ns: Namespace) -> str:
-    ns.netlink.do([shaping.netem("lo", 1, _TC_H_ROOT, 1.0, 0.1, 0.1)])
+    ns.netlink.do([shaping.netem("lo", 1, shaping.TC_H_ROOT, 1.0, 0.1, 0.1)])
     return "delay, jitter and loss on an interface"
 
 
 def _tbf(ns: Namespace) -> str:
-    ns.netlink.do([shaping.tbf("lo", 1, _TC_H_ROOT, 10.0, 1500)])
+    ns.netlink.do([shaping.tbf("lo", 1, shaping.TC_H_ROOT, 10.0, 1500)])
     return "a rate limit on an interface"
 
 
+def _rules(ns: Namespace, kind: str, rule: str) -> None:
+    nft.load(ns, f"table ip probe {{\n chain c {{\n type {kind};\n {rule}\n }}\n}}\ndelete table ip probe\n")
+
+
 def _nft(ns: Namespace) -> str:
-    nft.load(ns, "table inet t {\n chain c {\n type filter hook input priority 0;\n counter\n }\n}\n")
+    _rules(ns, "filter hook input priority 0", "counter")
     return "an nftables chain with a counter"
 
 
 def _nft_nat(ns: Namespace) -> str:
-    nft.load(ns, "table ip n {\n chain c {\n type nat hook postrouting priority srcnat;\n masquerade\n }\n}\n")
+    _rules(ns, "nat hook postrouting priority srcnat", "masquerade")
     return "an nftables masquerade rule"
 
 
 def _conntrack(ns: Namespace) -> str:
-    nft.load(
-        ns, "table ip k {\n chain c {\n type filter hook forward priority 0;\n ct state established accept\n }\n}\n"
-    )
+    _rules(ns, "filter hook forward priority 0", "ct state established accept")
     return "a rule on connection state"
 
 
@@ -195,17 +196,20 @@ def _try(ns: Namespace, name: str, attempt: Try, instead: str) -> Capability:
         return Capability(name, False, exc.strerror or str(exc), instead)
 
 
+def _print(found: Sequence[Capability]) -> None:
+    sys.stdout.write(json.dumps([asdict(capability) for capability in found]))
+
+
 def _main() -> int:
     """In the child: print every capability as JSON."""
     found = [_user_namespaces()]
-    sys.stdout.flush()
     try:
         enter.isolate()
     except enter.EnterError as exc:
         why = enter.way_out(exc.error.errno or 0)
         found.append(Capability("namespaces", False, str(exc), why))
         found += [Capability(name, False, "not tried: no namespaces", instead) for name, _, instead in _TRIES]
-        print(json.dumps([asdict(capability) for capability in found]))
+        _print(found)
         return 0
     pid = os.fork()  # process 1 of the new pid namespace: only while it lives can nft be started
     if pid:
@@ -213,7 +217,7 @@ def _main() -> int:
     libc.set_parent_death_signal(9)
     found.append(Capability("namespaces", True, "network, mount, pid, ipc and uts namespaces", ""))
     found += _try_all()
-    print(json.dumps([asdict(capability) for capability in found]))
+    _print(found)
     return 0
 
 

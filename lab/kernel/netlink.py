@@ -142,9 +142,8 @@ def add_veth(
         + size
         + attribute(_IFLA_NET_NS_FD, _s32.pack(peer_netns_fd))
     )
-    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(
-        IFLA_INFO_DATA | NLA_F_NESTED, attribute(_VETH_INFO_PEER | NLA_F_NESTED, far)
-    )
+    ends = attribute(_VETH_INFO_PEER | NLA_F_NESTED, far)
+    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(IFLA_INFO_DATA | NLA_F_NESTED, ends)
     body = (
         _ifinfo.pack(0, 0, index, 0, 0)
         + attribute(IFLA_IFNAME, _name(name))

@@ -18,7 +18,7 @@ from lab.kernel.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_
 from lab.topology.plan import Shape
 
 _RTM_NEWQDISC: Final = 36
-_TC_H_ROOT: Final = 0xFFFFFFFF
+TC_H_ROOT: Final = 0xFFFFFFFF
 _TCA_KIND: Final = 1
 _TCA_OPTIONS: Final = 2
 
@@ -34,7 +34,7 @@ _BURST_S: Final = 0.002
 QUEUE_S: Final = 0.050
 """How long a packet may wait in front of a link of limited rate before the next one is dropped."""
 
-_ETHERNET: Final = 14
+ETHERNET_BYTES: Final = 14
 _U32: Final = 2**32 - 1
 
 _tcmsg: Final = struct.Struct("=BxxxiIII")
@@ -46,7 +46,7 @@ def apply(ns: Namespace, iface: str, shape: Shape) -> None:
     """Impair what leaves `iface` as `shape` says; replaces what was there.  Raises KernelRefused."""
     state = links.link(ns, iface)
     requests = []
-    parent = _TC_H_ROOT
+    parent = TC_H_ROOT
     if shape.delay_ms or shape.jitter_ms or shape.loss_pct:
         requests.append(netem(iface, state.number, parent, shape.delay_ms, shape.jitter_ms, shape.loss_pct))
         parent = 0x10001  # class 1:1 of netem, handle 1:
@@ -69,7 +69,7 @@ def tbf(iface: str, index: int, parent: int, rate_mbit: float, mtu: int) -> Requ
     """The message that limits the rate, counted in Ethernet frames without preamble and check sequence."""
     rate = round(rate_mbit * 1e6 / 8)
     burst = burst_bytes(rate_mbit, mtu)
-    limit = burst + round(rate * QUEUE_S)
+    limit = max(burst + round(rate * QUEUE_S), 6 * (mtu + ETHERNET_BYTES))
     speed = _ratespec.pack(0, _LINKLAYER_ETHERNET, 0, 0, 0, min(rate, _U32))
     parameters = speed + _ratespec.pack(0, 0, 0, 0, 0, 0) + struct.pack("=III", limit, 0, 0)
     options = attribute(_TCA_TBF_PARMS, parameters) + attribute(_TCA_TBF_BURST, struct.pack("=I", burst))
@@ -78,7 +78,7 @@ def tbf(iface: str, index: int, parent: int, rate_mbit: float, mtu: int) -> Requ
 
 def burst_bytes(rate_mbit: float, mtu: int) -> int:
     """Bytes an idle link lets through at once: 2 ms of its rate, and no less than two frames."""
-    return max(2 * (mtu + _ETHERNET), round(rate_mbit * 1e6 / 8 * _BURST_S))
+    return max(2 * (mtu + ETHERNET_BYTES), round(rate_mbit * 1e6 / 8 * _BURST_S))
 
 
 def _qdisc(index: int, handle: int, parent: int, kind: bytes, options: bytes) -> bytes:

@@ -1,0 +1,303 @@
+"""Measure what impaired links really do, before anything is measured through them.
+
+Probe frames of an experimental EtherType go out of one end of a link, through its queueing disciplines, and are read
+with the kernel's time stamps at the other end, before any bridge, route or rule there.  One process holds both ends,
+so a one-way delay is the difference of two readings of one clock.
+
+Found by: delay, the median; jitter, from the standard deviation of a uniform distribution; loss, by count; rate, from
+the arrival times of a packet train behind its initial burst; MTU, by a frame that fits and one that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import socket
+import statistics
+import struct
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lab.errors import ImpairmentError
+from lab.kernel.namespace import Namespace
+from lab.kernel.shaping import ETHERNET_BYTES, QUEUE_S, burst_bytes
+from lab.topology.plan import AddLink, Plan, Shape
+
+_ETH_P_ALL: Final = 3
+_ETH_P_EXPERIMENTAL: Final = 0x88B5
+_PACKET_OUTGOING: Final = 4
+_SO_TIMESTAMPNS: Final = 35
+_FORCE: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}
+_BUFFER: Final = 32 << 20
+
+_probe: Final = struct.Struct("!4sIq")
+_MAGIC: Final = b"lab\0"
+_timespec: Final = struct.Struct("=qq")
+_SMALL: Final = 64
+
+_DELAY_PROBES: Final = 40
+_LOSS_PROBES: Final = 1000
+_TRAIN_AT_MOST: Final = 2000
+RATE_MEASURED_UP_TO_MBIT: Final = 2000.0
+"""Above, this process cannot fill the link, and the rate is not measured."""
+
+_ATTEMPTS: Final = 3
+"""A busy machine disturbs a measurement; a link that is wrong is wrong every time."""
+_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """One way along a link: from an interface to the one at the other end."""
+
+    node: str
+    iface: str
+    mac: str
+    peer: str
+    peer_iface: str
+    peer_mac: str
+    mtu: int
+    shape: Shape
+
+    @property
+    def link(self) -> str:
+        return f"{self.node}:{self.iface} - {self.peer}:{self.peer_iface}"
+
+    @property
+    def requested(self) -> dict[str, float]:
+        wanted = {name: getattr(self.shape, name) for name in ("delay_ms", "jitter_ms", "loss_pct", "rate_mbit")}
+        if wanted["rate_mbit"] > RATE_MEASURED_UP_TO_MBIT:
+            del wanted["rate_mbit"]
+        found = {name: float(value) for name, value in wanted.items() if value}
+        if self.mtu != 1500:
+            found["mtu"] = float(self.mtu)
+        return found
+
+
+async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, Any]]:
+    """What each impaired way of each link was asked for and does.
+
+    One object each: `link` ("a:eth0 - b:eth0"), `direction` ("a -> b"), `requested` and `achieved`, by parameter
+    name (delay_ms, jitter_ms, loss_pct, rate_mbit, mtu), jitter and loss measured to the accuracy of a sample.
+    Raises ImpairmentError for the first that is too far from what was asked.  Takes about the delay plus 0.3 s.
+    """
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def first_attempt(direction: _Direction) -> dict[str, float]:
+        async with turn:
+            return await _measure(fabric, direction)
+
+    directions = [direction for direction in _directions(plan) if direction.requested]
+    rows = []
+    for direction, first in zip(directions, await asyncio.gather(*map(first_attempt, directions)), strict=True):
+        achieved = first
+        for _ in range(_ATTEMPTS - 1):
+            if acceptable(direction.requested, achieved):
+                break
+            achieved = await _measure(fabric, direction)
+        if not acceptable(direction.requested, achieved):
+            raise ImpairmentError(
+                f"{direction.link} ({direction.node} to {direction.peer})", direction.requested, achieved
+            )
+        rows.append(
+            {
+                "link": direction.link,
+                "direction": f"{direction.node} -> {direction.peer}",
+                "requested": direction.requested,
+                "achieved": achieved,
+            }
+        )
+    return rows
+
+
+def acceptable(requested: Mapping[str, float], achieved: Mapping[str, float]) -> bool:
+    """Whether a measurement agrees with the request, given what its sample can tell.
+
+    Delay within 1 ms or 5 %; jitter within 1 ms or 25 %; loss within four standard deviations of a binomial count
+    (one false alarm in 16,000); rate within 10 %; MTU exactly.
+    """
+    jitter = requested.get("jitter_ms", 0.0)
+    for name, wanted in requested.items():
+        loss = wanted / 100
+        room = {
+            "delay_ms": max(1.0, 0.05 * wanted) + 3 * jitter / math.sqrt(_DELAY_PROBES),
+            "jitter_ms": max(1.0, 0.25 * wanted),
+            "loss_pct": 100 * (4 * math.sqrt(max(loss * (1 - loss), 0.0) / _LOSS_PROBES) + 1 / _LOSS_PROBES),
+            "rate_mbit": 0.10 * wanted,
+            "mtu": 0.0,
+        }[name]
+        if not abs(achieved.get(name, math.inf) - wanted) <= room:
+            return False
+    return True
+
+
+def _directions(plan: Plan) -> list[_Direction]:
+    shapes = {(step.node, step.iface): step for step in plan.steps if isinstance(step, Shape)}
+    found = []
+    for step in plan.steps:
+        if isinstance(step, AddLink):
+            a, b = (step.a, step.a_iface, step.a_mac), (step.b, step.b_iface, step.b_mac)
+            for near, far in ((a, b), (b, a)):
+                shape = shapes.get(near[:2], Shape(near[0], near[1], 0))
+                found.append(_Direction(*near, *far, step.mtu, shape))
+    return found
+
+
+async def _measure(fabric: Mapping[str, Namespace], way: _Direction) -> dict[str, float]:
+    requested = way.requested
+    achieved: dict[str, float] = {}
+    with ExitStack() as stack:
+        probe = stack.enter_context(_Probe(fabric[way.node], fabric[way.peer], way))
+        if requested.keys() & {"delay_ms", "jitter_ms", "loss_pct"}:
+            delays, sent = await _sample(probe, way.shape)
+            if "delay_ms" in requested:
+                achieved["delay_ms"] = statistics.median(delays) if delays else math.inf
+            if "jitter_ms" in requested:
+                achieved["jitter_ms"] = statistics.pstdev(delays) * math.sqrt(3) if delays else math.inf
+            if "loss_pct" in requested:
+                achieved["loss_pct"] = 100 * (1 - len(delays) / sent)
+        if "rate_mbit" in requested:
+            achieved["rate_mbit"] = await _train(probe, way)
+        if "mtu" in requested:
+            achieved["mtu"] = await _largest(probe, way)
+    return achieved
+
+
+async def _sample(probe: _Probe, shape: Shape) -> tuple[list[float], int]:
+    """(one-way delays in ms of the frames that arrived, frames sent)."""
+    count = _LOSS_PROBES if shape.loss_pct else _DELAY_PROBES
+    spacing_s = 0.0002 if shape.loss_pct else 0.002
+    if shape.rate_mbit:  # use a quarter of the rate at most: a queue would look like delay
+        spacing_s = max(spacing_s, 4 * _SMALL * 8 / (shape.rate_mbit * 1e6))
+    began = time.monotonic()
+    for number in range(count):
+        ahead = began + number * spacing_s - time.monotonic()
+        if ahead > 0.001:
+            await asyncio.sleep(ahead)
+        probe.send(number, _SMALL)
+    await probe.arrived(count, (shape.delay_ms + shape.jitter_ms) / 1000 + 0.25)
+    return [(arrival.at_ns - arrival.sent_ns) / 1e6 for arrival in probe.take()], count
+
+
+async def _train(probe: _Probe, way: _Direction) -> float:
+    """Rate in Mbit/s, from frames that had to wait: those behind the burst an idle link lets through."""
+    size = min(way.mtu, 1500) + ETHERNET_BYTES
+    rate = way.shape.rate_mbit
+    unpaced = burst_bytes(rate, way.mtu) // size
+    waiting = max(4, round(rate * 1e6 / 8 * QUEUE_S * 0.8 / size))
+    count = min(unpaced + waiting, max(_TRAIN_AT_MOST, unpaced + 4))
+    for number in range(count):
+        probe.send(number, size)
+    patience = count * size * 8 / (rate * 1e6) * 2 + way.shape.delay_ms / 1000 + 0.5
+    await probe.arrived(count, patience)
+    paced = sorted(arrival.at_ns for arrival in probe.take() if arrival.number > unpaced)
+    if len(paced) < 2 or paced[-1] == paced[0]:
+        return math.inf
+    return (len(paced) - 1) * size * 8 / ((paced[-1] - paced[0]) / 1e9) / 1e6
+
+
+async def _largest(probe: _Probe, way: _Direction) -> float:
+    """The link's MTU if a packet of that size arrives and one byte more is refused, else 0."""
+    for number in range(5):  # the link may lose packets too
+        probe.send(number, way.mtu + ETHERNET_BYTES)
+    await probe.arrived(1, way.shape.delay_ms / 1000 + 0.5)
+    fits = any(arrival.size == way.mtu + ETHERNET_BYTES for arrival in probe.take())
+    try:
+        probe.send(5, way.mtu + ETHERNET_BYTES + 1)
+    except OSError as exc:
+        return float(way.mtu) if fits and exc.errno == errno.EMSGSIZE else 0.0
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    number: int
+    sent_ns: int
+    at_ns: int
+    size: int
+
+
+class _Probe:
+    """Sends frames at one end of a link and gathers them at the other."""
+
+    def __init__(self, near: Namespace, far: Namespace, way: _Direction) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: list[_Arrival] = []
+        self._changed = asyncio.Event()
+        self._sender = near.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._receiver = far.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        try:
+            _enlarge(self._sender, socket.SO_SNDBUF)
+            _enlarge(self._receiver, socket.SO_RCVBUF)
+            self._receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            self._sender.bind((way.iface, 0))
+            # All protocols: the tap for one protocol comes after a bridge has taken the frame away.
+            self._receiver.bind((way.peer_iface, _ETH_P_ALL))
+        except BaseException:
+            self._close()
+            raise
+        macs = bytes.fromhex((way.peer_mac + way.mac).replace(":", ""))
+        self._header = macs + _ETH_P_EXPERIMENTAL.to_bytes(2, "big")
+        self._loop.add_reader(self._receiver, self._read)
+
+    def __enter__(self) -> _Probe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._receiver)
+        self._close()
+
+    def _close(self) -> None:
+        self._sender.close()
+        self._receiver.close()
+
+    def send(self, number: int, size: int) -> None:
+        """One frame of `size` bytes; dropped by us too when the queue is full, as by a full link."""
+        frame = self._header + _probe.pack(_MAGIC, number, time.time_ns())
+        try:
+            self._sender.send(frame.ljust(size, b"\0"))
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            if exc.errno != errno.ENOBUFS:
+                raise
+
+    def _read(self) -> None:
+        while True:
+            try:
+                frame, control, _, address = self._receiver.recvmsg(65535, 64)
+            except OSError:
+                return
+            if frame[12:14] != self._header[12:14] or address[2] == _PACKET_OUTGOING or len(frame) < 30:
+                continue
+            magic, number, sent_ns = _probe.unpack_from(frame, 14)
+            if magic == _MAGIC:
+                seconds, nanoseconds = _timespec.unpack(control[0][2])
+                self._arrivals.append(_Arrival(number, sent_ns, seconds * 10**9 + nanoseconds, len(frame)))
+                self._changed.set()
+
+    async def arrived(self, count: int, patience_s: float) -> None:
+        """Wait until `count` frames have arrived, or `patience_s` is over."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while len(self._arrivals) < count:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def take(self) -> list[_Arrival]:
+        """The frames that have arrived since the last call."""
+        taken, self._arrivals = self._arrivals, []
+        return taken
+
+
+def _enlarge(sock: socket.socket, option: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _FORCE[option], _BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
