@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRANSPORTS: Final = ("udp", "tcp", "auto")
-_ECHO_AFTER_S: Final = (0.0, 0.1, 0.3, 0.7, 1.5)
+_ECHO_AFTER_S: Final = (0.0, 0.02, 0.1, 0.3, 0.7, 1.5)
 """When the first echo is sent, and sent again, after the tunnel is ready."""
 _ECHO_SIZE: Final = 64
 """Bytes of an echo's IPv6 packet, as the clients in the field send it."""

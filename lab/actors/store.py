@@ -83,11 +83,15 @@ class Store:
         self._rng = rng
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as exc:
+            raise UsageError(f"cannot open {path} as the broker's database: {exc}") from exc
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_SCHEMA)
             self._db.execute("DELETE FROM leases WHERE user IS NULL")  # their sessions died with the last process
         except sqlite3.Error as exc:
+            self._db.close()
             raise UsageError(f"cannot use {path} as the broker's database: {exc}") from exc
 
     @property
@@ -139,8 +143,9 @@ class Store:
                 Status.PREFIX_LENGTH_NOT_AVAILABLE, f"no /{prefix_length} can be assigned; this broker gives {gives}"
             )
         with self._transaction():
-            link = self._lease_one(user, "link", LINK_LENGTH)
+            # The larger one first: a /64 drawn by lot may fall into its only place.
             routed = None if prefix_length is None else self._lease_one(user, "routed", prefix_length)
+            link = self._lease_one(user, "link", LINK_LENGTH)
         return Lease(user, link, routed)
 
     def release(self, lease: Lease) -> None:
