@@ -22,15 +22,12 @@ from typing import Any, TypeVar
 
 import lab
 from lab import wire
-from lab.errors import LabError, MissingFeature, UsageError
+from lab.errors import LabError, UsageError
 from lab.results import PingRecord, Record, SetupRecord, TransferRecord, parse_record
 from lab.sources import error_in_file, explain_assertion
-from lab.topology.plan import LoadRules, Plan, Shape
 
 Progress = Callable[[str], None]
 _R = TypeVar("_R", bound=Record)
-
-ENGINES = ("host",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +165,8 @@ def run(
     out: Path | str | None = None,
     parameters: Mapping[str, Any] | None = None,
     timeout_s: float = 600.0,
+    start_time_s: int | None = None,
+    real_time: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Run a topology and check it; the run folder as a `Run`, whatever its status.
@@ -176,8 +175,7 @@ def run(
     UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both before
     anything is made, and RunFailed when the kernel or the agent broke down.
     """
-    from lab.engines import host
-    from lab.kernel.caps import probe
+    from lab.engines.choice import choose
     from lab.topology import catalog
     from lab.topology.planner import make_plan
 
@@ -187,10 +185,9 @@ def run(
     topology = catalog.load(name)
     values = catalog.bind_parameters(topology, dict(parameters or {}))
     plan = make_plan(catalog.build_network(topology, values))
-    engine = _choose(on)
-    capabilities = probe()
-    require(plan, capabilities)
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+    engine = choose(on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, say=say)
+    capabilities = engine.capabilities()
 
     folder = _run_folder(plan.name, out)
     facts: dict[str, Any] = {
@@ -202,8 +199,8 @@ def run(
         "parameters": values,
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine": engine,
-        "kernel": _kernel(),
+        "engine": engine.name,
+        "kernel": {**_kernel(), **engine.facts()},
         "capabilities": {c.name: c.ok for c in capabilities},
         "nodes": plan.to_json()["nodes"],
         "trials": [],
@@ -221,10 +218,10 @@ def run(
             "timeout_s": timeout_s,
         },
     )
-    say(f"{plan.name}: {len(plan.nodes)} nodes on the {engine} kernel, recorded in {folder}")
+    say(f"{plan.name}: {len(plan.nodes)} nodes on the {engine.name} kernel, recorded in {folder}")
     began = time.monotonic()
     try:
-        status = host.run_agent(folder, timeout_s=timeout_s * trials + 60)
+        status = engine.run(folder, timeout_s=timeout_s * trials + 60)
         _fold_in(folder, facts, f"the agent ended with status {status} and left no result")
     except KeyboardInterrupt:
         _fold_in(folder, facts, "interrupted")
@@ -244,33 +241,12 @@ def run(
     return Run(folder, facts)
 
 
-def require(plan: Plan, capabilities: Any) -> None:
-    """Raise MissingFeature, before anything is built, for the first thing the plan needs and this kernel lacks."""
-    needs = ["namespaces", "veth"]
-    if any(isinstance(step, LoadRules) for step in plan.steps):
-        needs.append("nft")
-    shapes = [step for step in plan.steps if isinstance(step, Shape)]
-    if any(shape.delay_ms or shape.jitter_ms or shape.loss_pct for shape in shapes):
-        needs.append("netem")
-    if any(shape.rate_mbit for shape in shapes):
-        needs.append("tbf")
-    for name in needs:
-        capability = capabilities[name]
-        if not capability.ok:
-            instead = capability.instead
-            if name == "netem":
-                asked = ", ".join(sorted({f"{s.node} {s.iface}" for s in shapes}))
-                instead = (
-                    f"run without delay, jitter and loss (--set delay_ms=0), or {instead}; it is asked for on {asked}"
-                )
-            raise MissingFeature(name, instead=instead)
-
-
 def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequence[str] | None = None) -> int:
     """Bring a topology up and run `argv` (an interactive shell) on `node` (the first client); its exit status."""
     import tempfile
 
     from lab.engines import host
+    from lab.engines.choice import require
     from lab.kernel.caps import probe
     from lab.topology import catalog
     from lab.topology.planner import make_plan
@@ -294,14 +270,6 @@ def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequ
         }
         _write(Path(folder) / "job.json", job)
         return host.run_agent(Path(folder), interactive=True)
-
-
-def _choose(on: str) -> str:
-    if on == "auto":
-        return "host"
-    if on not in ENGINES:
-        raise UsageError(f"there is no kernel {on!r}; choose from auto, {', '.join(ENGINES)}")
-    return on
 
 
 def _run_folder(name: str, out: Path | str | None) -> Path:

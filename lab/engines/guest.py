@@ -8,9 +8,11 @@ time depends on the host.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -25,16 +27,19 @@ _RUN_OUTSIDE: Final = "/proc/self/cwd"
 STATUS: Final = "guest-status"
 """File in the run folder: the agent's exit status.  Its absence says that the guest did not end by itself."""
 
+CAPABILITIES: Final = "capabilities.json"
+"""File in the run folder: what the task "probe" found."""
+
 ERRORS: Final = "guest-errors"
 """File in the run folder: what the guest's programs wrote to standard error."""
 
 
-def main() -> None:
-    """Mount, run the agent, write its status, power off.  Does not return."""
+def main(task: str) -> None:
+    """Mount, do `task` ("agent" or "probe"), write its exit status, power off.  Does not return."""
     try:
         _mount()
         _redirect()
-        status = _agent()
+        status = _TASKS[task]()
         (RUN / STATUS).write_text(f"{status}\n")
     except BaseException:  # noqa: BLE001 - process 1 must not end any other way than by switching off
         traceback.print_exc()
@@ -75,5 +80,11 @@ def _agent() -> int:
     return agent.main([str(RUN)])
 
 
-if __name__ == "__main__":
-    main()
+def _probe() -> int:
+    from lab.kernel.caps import probe
+
+    (RUN / CAPABILITIES).write_text(json.dumps([asdict(capability) for capability in probe()], indent=1))
+    return 0
+
+
+_TASKS: Final = {"agent": _agent, "probe": _probe}

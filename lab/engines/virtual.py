@@ -8,6 +8,7 @@ can write to the run folder only.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import lab
 from lab.engines import guest, uml
 from lab.errors import MissingFeature, RunFailed
+from lab.kernel.caps import Capabilities, Capability
 
 _CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
 
@@ -47,12 +50,26 @@ def run_agent(
     `timeout_s` is wall time, boot included.  KeyboardInterrupt ends the guest and is raised again.  Raises
     MissingFeature without a built kernel, and RunFailed with the reason when the guest panics, hangs or cannot write.
     """
+    return _boot(
+        run_dir.resolve(), "agent", seed=seed, start_time_s=start_time_s, real_time=real_time, timeout_s=timeout_s
+    )
+
+
+def _boot(
+    run_dir: Path,
+    task: str,
+    *,
+    seed: int,
+    start_time_s: int = START_TIME_S,
+    real_time: bool = False,
+    timeout_s: float | None = None,
+) -> int:
+    """Boot, do one of the guest's tasks, power off; the task's exit status."""
     kernel = uml.require()
-    run_dir = run_dir.resolve()
     scratch = run_dir / _SCRATCH
     scratch.mkdir()
     try:
-        _write_init(scratch / "init")
+        _write_init(scratch / "init", task)
         command = _command(kernel.path, seed, start_time_s, real_time)
         with (run_dir / _CONSOLE).open("wb") as console:
             began = time.monotonic()
@@ -61,11 +78,12 @@ def run_agent(
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
+                cwd=run_dir,
                 env={
                     "PYTHONPATH": str(_CHECKOUT),
                     "PATH": "/usr/bin:/bin",
                     "TMPDIR": _memory_folder(),
-                    "HOME": scratch,
+                    "HOME": str(scratch),
                 },
                 start_new_session=True,  # so that Ctrl-C reaches this process only
             )
@@ -83,6 +101,18 @@ def run_agent(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return _verdict(run_dir, machine.returncode, time.monotonic() - began)
+
+
+@cache
+def capabilities() -> Capabilities:
+    """What the virtual kernel can do: found by trying, in the guest, once for each build of it."""
+    kernel = uml.require()
+    known = kernel.path.parent / "capabilities.json"
+    if not known.exists():
+        with tempfile.TemporaryDirectory(prefix="probe-", dir=kernel.path.parent) as folder:
+            _boot(Path(folder), "probe", seed=0, timeout_s=120)
+            (Path(folder) / guest.CAPABILITIES).replace(known)
+    return Capabilities([Capability(**item) for item in json.loads(known.read_text())])
 
 
 def _command(kernel: Path, seed: int, start_time_s: int, real_time: bool) -> list[str]:
@@ -118,14 +148,14 @@ def _command(kernel: Path, seed: int, start_time_s: int, real_time: bool) -> lis
     ]
 
 
-def _write_init(path: Path) -> None:
+def _write_init(path: Path, task: str) -> None:
     """The guest's first program: a script that goes straight to `lab.engines.guest`."""
     path.write_text(
         f"#!{sys.executable}\n"
         "import sys\n"
         f"sys.path.insert(0, {str(_CHECKOUT)!r})\n"
         "from lab.engines.guest import main\n"
-        "main()\n"
+        f"main({task!r})\n"
     )
     path.chmod(0o755)
 

@@ -6,8 +6,8 @@ tracking does by itself: a packet from outside passes only as part of a flow tha
 **Endpoint-independent mapping (EIM)** is written with maps, because plain `masquerade` is not strict: it lets
 two inside hosts with the same source port share one outside port towards different peers ("port overloading",
 which RFC 4787 REQ-3 forbids), and whoever then talks to the other's peer gets a second outside port.  So the
-chain `record`, which sees packets after translation, remembers `mapping` (inside endpoint -> outside endpoint)
-and `taken` (outside ports in use), and the chain `translate` asks them first: a known endpoint keeps its
+chain `record`, which sees packets after translation, remembers `mapping` (inside endpoint -> outside endpoint),
+`mapped` (its keys, because before Linux 6.9 a map could not be asked whether it has one) and `taken` (outside ports in use), and the chain `translate` asks them first: a known endpoint keeps its
 mapping, a new one keeps its port number if nobody has it, and gets another one if somebody does.  Only packets
 from inside refresh a mapping (RFC 4787 REQ-6).
 
@@ -107,13 +107,17 @@ def _endpoint_independent(outside: str, address: str) -> str:
 		type ipv4_addr . inet_service : ipv4_addr . inet_service
 		{timeout}
 	}}
+	set mapped {{
+		type ipv4_addr . inet_service
+		{timeout}
+	}}
 	set taken {{
 		type inet_service
 		{timeout}
 	}}
 	chain translate {{
 		type nat hook postrouting priority srcnat; policy accept;
-		{wan} ip saddr . udp sport @mapping \
+		{wan} ip saddr . udp sport @mapped \
 counter snat ip to ip saddr . udp sport map @mapping comment "nat_mapping_kept"
 		{wan} udp sport != @taken counter snat to {address} comment "nat_port_kept"
 		{wan} meta l4proto udp \
@@ -123,6 +127,7 @@ counter snat to {address} : numgen inc mod {_OTHER_PORTS} offset {_FIRST_OTHER_P
 	chain record {{
 		type filter hook postrouting priority srcnat + 10; policy accept;
 		{wan} meta l4proto udp update @taken {{ udp sport }} comment "nat_record"
+		{wan} meta l4proto udp ct direction original update @mapped {{ {inner} }} comment "nat_record"
 		{wan} meta l4proto udp ct direction original \
 update @mapping {{ {inner} : ip saddr . udp sport }} comment "nat_record"
 	}}

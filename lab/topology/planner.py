@@ -35,7 +35,7 @@ from lab.topology.plan import (
     Shape,
     Step,
 )
-from lab.topology.wiring import Port, Segment, Wiring, mac_address, wire
+from lab.topology.wiring import FIRST_INDEX, Port, Segment, Wiring, mac_address, wire
 
 
 def make_plan(net: Network) -> Plan:
@@ -139,7 +139,7 @@ def _links(net: Network, wiring: Wiring) -> Iterator[AddLink]:
 def _node_steps(node: Node, number: int, ports: list[Port], found: list[Route]) -> Iterator[Step]:
     name = node.name
     if isinstance(node, Switch):
-        index = len(ports) + 2
+        index = FIRST_INDEX + len(ports)
         yield AddBridge(name, "br0", index, mac_address(number, index), tuple(port.iface for port in ports))
         for port in ports:
             yield SetUp(name, port.iface, port.index)

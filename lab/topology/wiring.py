@@ -11,12 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 from itertools import islice
+from typing import Final
 
 from lab.errors import TopologyError
 from lab.topology.network import Network
 from lab.topology.nodes import Broker, Client, Family, Firewall, Host, Link, Nat, Node, Router, Switch
 
 FAMILIES: tuple[Family, Family] = (4, 6)
+
+
+FIRST_INDEX: Final = 16
+"""Of a node's interfaces.  A kernel with tunnel drivers puts its own fallback devices (sit0, tunl0, gre0, ip6tnl0 ...)
+into every new namespace first, from 2 on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -195,7 +201,7 @@ def _ports(net: Network, outsides: dict[str, str]) -> dict[str, list[Port]]:
                 iface = "wan0" if outside else f"lan{sum(not port.outside for port in known)}"
             else:
                 iface = f"eth{len(known)}"
-            index = len(known) + 2
+            index = FIRST_INDEX + len(known)
             known.append(Port(node, iface, index, mac_address(number[name], index), link, outside))
     return ports
 

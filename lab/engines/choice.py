@@ -1,0 +1,147 @@
+"""Which kernel runs a topology: the host's own, or the virtual one.
+
+`auto` takes the host's kernel when it has all that the plan asks for, else the virtual one, and says which and why.
+What neither can do is a MissingFeature that names the feature and the way out, before anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from lab.engines import host, uml, virtual
+from lab.errors import MissingFeature, UsageError
+from lab.kernel.caps import Capabilities, Capability, probe
+from lab.topology.plan import LoadRules, Plan, Shape
+
+ENGINES: Final = ("host", "virtual")
+
+
+class Engine(Protocol):
+    """A way to get a Linux kernel and run the agent in it."""
+
+    name: str
+
+    def capabilities(self) -> Capabilities:
+        """What its kernel can do."""
+        ...
+
+    def facts(self) -> dict[str, object]:
+        """What a run's figures depend on besides the host: for run.json."""
+        ...
+
+    def run(self, folder: Path, *, timeout_s: float) -> int:
+        """Run the agent on the job in `folder`; its exit status."""
+        ...
+
+
+class HostEngine:
+    """The machine's own kernel, real time."""
+
+    name = "host"
+
+    def capabilities(self) -> Capabilities:
+        return probe()
+
+    def facts(self) -> dict[str, object]:
+        return {}
+
+    def run(self, folder: Path, *, timeout_s: float) -> int:
+        return host.run_agent(folder, timeout_s=timeout_s)
+
+
+class VirtualEngine:
+    """User-mode Linux; virtual time unless `real_time`."""
+
+    name = "virtual"
+
+    def __init__(self, seed: int, start_time_s: int | None = None, real_time: bool = False) -> None:
+        self.seed = seed
+        self.start_time_s = virtual.START_TIME_S if start_time_s is None else start_time_s
+        self.real_time = real_time
+
+    def capabilities(self) -> Capabilities:
+        return virtual.capabilities()
+
+    def facts(self) -> dict[str, object]:
+        kernel = uml.require()
+        return {
+            "source": kernel.source,
+            "key": kernel.key,
+            "sha256": kernel.sha256,
+            "start_time_s": self.start_time_s,
+            "real_time": self.real_time,
+        }
+
+    def run(self, folder: Path, *, timeout_s: float) -> int:
+        return virtual.run_agent(
+            folder,
+            seed=self.seed,
+            start_time_s=self.start_time_s,
+            real_time=self.real_time,
+            timeout_s=timeout_s,
+        )
+
+
+def choose(
+    on: str,
+    plan: Plan,
+    *,
+    seed: int,
+    start_time_s: int | None = None,
+    real_time: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Engine:
+    """The engine called `on`, able to do all that `plan` needs.
+
+    Raises UsageError for a name that does not exist and MissingFeature for what the kernel lacks.
+    """
+    if on not in ("auto", *ENGINES):
+        raise UsageError(f"there is no kernel {on!r}; choose from auto, {', '.join(ENGINES)}")
+    in_virtual = VirtualEngine(seed, start_time_s, real_time)
+    only_virtual = [
+        option for option, given in (("--start-time", start_time_s is not None), ("--real-time", real_time)) if given
+    ]
+    if on == "host" and only_virtual:
+        raise UsageError(f"{only_virtual[0]} is for the virtual kernel; the host's clock is what it is")
+    if on == "virtual" or only_virtual:
+        require(plan, in_virtual.capabilities(), "the virtual kernel")
+        return in_virtual
+    try:
+        require(plan, probe(), "this kernel")
+    except MissingFeature as lacking:
+        if on == "host":
+            raise
+        try:
+            uml.require()
+        except MissingFeature as no_virtual:
+            raise MissingFeature(lacking.feature, instead=f"{lacking.instead}, or {no_virtual.instead}") from lacking
+        say(f"the virtual kernel is used, because this one lacks {lacking.feature}")
+        require(plan, in_virtual.capabilities(), "the virtual kernel")
+        return in_virtual
+    return HostEngine()
+
+
+def require(plan: Plan, capabilities: Capabilities, which: str = "this kernel") -> None:
+    """Raise MissingFeature, before anything is built, for the first thing the plan needs and the kernel lacks."""
+    shapes = [step for step in plan.steps if isinstance(step, Shape)]
+    delayed = [shape for shape in shapes if shape.delay_ms or shape.jitter_ms or shape.loss_pct]
+    needs = ["namespaces", "veth"]
+    if any(isinstance(step, LoadRules) for step in plan.steps):
+        needs.append("nft")
+    if delayed:
+        needs.append("netem")
+    if any(shape.rate_mbit for shape in shapes):
+        needs.append("tbf")
+    for name in needs:
+        capability = capabilities[name]
+        if not capability.ok:
+            raise MissingFeature(f"{name} on {which}", instead=_way_out(capability, delayed))
+
+
+def _way_out(capability: Capability, delayed: list[Shape]) -> str:
+    if capability.name != "netem":
+        return capability.instead
+    asked = ", ".join(sorted({f"{shape.node} {shape.iface}" for shape in delayed}))
+    return f"delay, jitter and loss are asked for on {asked}: run without (--set delay_ms=0), {capability.instead}"
