@@ -56,7 +56,7 @@ class Prober:
         assert address is not None
         return address
 
-    def socket(self, node: str, kind: int, protocol: int = 0, family: int = socket.AF_INET) -> socket.socket:
+    def open(self, node: str, kind: int, protocol: int = 0, family: int = socket.AF_INET) -> socket.socket:
         """A non-blocking socket that lives in the node."""
         with self.fabric[node].entered():
             made = self._open.enter_context(socket.socket(family, kind, protocol))
@@ -65,13 +65,14 @@ class Prober:
 
     def udp(self, node: str, port: int = 0) -> socket.socket:
         """A UDP socket bound to a port of the node."""
-        made = self.socket(node, socket.SOCK_DGRAM)
+        made = self.open(node, socket.SOCK_DGRAM)
         made.bind(("0.0.0.0", port))
         return made
 
     def tcp_listener(self, node: str, port: int) -> socket.socket:
         """A listening TCP socket."""
-        made = self.socket(node, socket.SOCK_STREAM)
+        made = self.open(node, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("0.0.0.0", port))
         made.listen()
         return made

@@ -134,7 +134,7 @@ def test_a_packet_straight_to_the_inside_network_is_refused(lab: Prober) -> None
 
 def test_tcp_works_from_inside_and_not_from_outside(lab: Prober) -> None:
     listener = lab.tcp_listener("one", 3653)
-    caller = lab.socket("ann", socket.SOCK_STREAM)
+    caller = lab.open("ann", socket.SOCK_STREAM)
     assert caller.connect_ex((lab.address("one"), 3653)) != 0
     accepted: list[tuple[socket.socket, tuple[str, int]]] = []
 
@@ -152,16 +152,16 @@ def test_tcp_works_from_inside_and_not_from_outside(lab: Prober) -> None:
 
     lab.tcp_listener("ann", 3653)
     before = lab.dropped("nat", "nat_unsolicited")
-    intruder = lab.socket("one", socket.SOCK_STREAM)
+    intruder = lab.open("one", socket.SOCK_STREAM)
     intruder.connect_ex((lab.address("nat"), 3653))
     wait_for(lambda: lab.dropped("nat", "nat_unsolicited") > before, "the NAT to refuse a connection from outside")
 
 
 def test_protocol_41_reaches_the_first_inside_host_only(lab: Prober) -> None:
     """No ports to tell the hosts apart by: the pair of addresses belongs to who spoke first."""
-    broker = lab.socket("one", socket.SOCK_RAW, socket.IPPROTO_IPV6)
-    ann = lab.socket("ann", socket.SOCK_RAW, socket.IPPROTO_IPV6)
-    bob = lab.socket("bob", socket.SOCK_RAW, socket.IPPROTO_IPV6)
+    broker = lab.open("one", socket.SOCK_RAW, socket.IPPROTO_IPV6)
+    ann = lab.open("ann", socket.SOCK_RAW, socket.IPPROTO_IPV6)
+    bob = lab.open("bob", socket.SOCK_RAW, socket.IPPROTO_IPV6)
     ann.sendto(b"from ann", (lab.address("one"), 0))
     first: list[bytes] = []
 
