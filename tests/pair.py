@@ -21,12 +21,15 @@ from lab.tsp import (
     ClientEvent,
     ClientSession,
     Closed,
+    Header,
     Transport,
     TunnelAccepted,
     TunnelParameters,
     TunnelRequest,
     TunnelRequested,
     digest_ha1,
+    format_header,
+    parse_header,
 )
 from tests.clock import Clock
 
@@ -145,3 +148,97 @@ class Pair:
         """The log without UDP headers."""
         skip = 8 if self.transport is Transport.UDP else 0
         return [(who, data[skip:]) for who, data in self.log]
+
+
+class RawClient:
+    """Bytes against a broker session, one request a call, as a foreign client would send them."""
+
+    def __init__(self, session: BrokerSession, *, now: float = 0.0, first_sequence: int = 240) -> None:
+        self.session = session
+        self.now = now
+        self.sequence = first_sequence - 1
+        self.events: list[BrokerEvent] = []
+
+    def ask(self, body: bytes, *, sequence: int | None = None, timestamp: int | None = None) -> list[bytes]:
+        """Send one message; gives the bodies sent back at once.  Over UDP it gets a number, the next by default."""
+        if self.session.transport is Transport.UDP:
+            self.sequence = self.sequence + 1 if sequence is None else sequence
+            stamp = int(self.now * 1000) if timestamp is None else timestamp
+            body = format_header(Header(self.sequence, stamp)) + body
+        self.session.receive(body, self.now)
+        return self.answers()
+
+    def answers(self) -> list[bytes]:
+        """What the session has to send now, without headers; its events go to `events`."""
+        self.take_events()
+        skip = 8 if self.session.transport is Transport.UDP else 0
+        bodies = [data[skip:] for data in self.session.to_send(self.now)]
+        self.take_events()
+        return bodies
+
+    def take_events(self) -> None:
+        while (event := self.session.next_event()) is not None:
+            self.events.append(event)
+
+    def pass_time(self, seconds: float) -> list[bytes]:
+        """Let time pass and the session's timers run as they fall due; gives what was sent meanwhile."""
+        end = self.now + seconds
+        sent: list[bytes] = []
+        while (at := self.session.timer()) is not None and at <= end:
+            self.now = max(self.now, at)
+            self.session.handle_timer(self.now)
+            sent += self.answers()
+        self.now = end
+        return sent
+
+
+class RawBroker:
+    """Bytes against a client session: answers with the header of the request, as a foreign broker would."""
+
+    def __init__(self, config: ClientConfig, transport: Transport = Transport.UDP, *, seed: int = 1) -> None:
+        self.session = ClientSession(config, transport, rng=random.Random(seed))
+        self.now = 0.0
+        self.requests: list[bytes] = []
+        self.header = Header(0, 0)
+        self.events: list[ClientEvent] = []
+        self.session.start(self.now)
+        self.take()
+
+    def answer(self, body: bytes) -> list[bytes]:
+        """Answer the last request; gives what the client sends next, without headers."""
+        if self.session.transport is Transport.UDP:
+            body = format_header(self.header) + body
+        self.session.receive(body, self.now)
+        return self.take()
+
+    def take(self) -> list[bytes]:
+        """What the client has to send now; its events go to `events`."""
+        while (event := self.session.next_event()) is not None:
+            self.events.append(event)
+        bodies: list[bytes] = []
+        for data in self.session.to_send(self.now):
+            if self.session.transport is Transport.UDP:
+                self.header, data = parse_header(data)
+            bodies.append(data)
+        self.requests += bodies
+        return bodies
+
+    def pass_time(self, seconds: float) -> list[tuple[float, bytes]]:
+        """Let time pass; gives (when, what) of everything sent meanwhile."""
+        end = self.now + seconds
+        sent: list[tuple[float, bytes]] = []
+        while (at := self.session.timer()) is not None and at <= end:
+            self.now = max(self.now, at)
+            self.session.handle_timer(self.now)
+            sent += [(self.now, body) for body in self.take()]
+        self.now = end
+        return sent
+
+
+def broker_session(
+    transport: Transport = Transport.UDP,
+    config: BrokerConfig | None = None,
+    peer: IPv4Address = CLIENT,
+) -> BrokerSession:
+    """A broker session with the one user of these tests."""
+    return BrokerSession(config or BrokerConfig(), transport, peer, rng=random.Random(7), credentials=credentials)

@@ -36,6 +36,11 @@ class ClientConfig:
             raise ValueError("at least one mechanism is needed")
         if set(chosen) & {Mechanism.PLAIN, Mechanism.DIGEST_MD5} and (self.user is None or self.password is None):
             raise ValueError("PLAIN and DIGEST-MD5 need a user and a password")
+        if self.user == "" or "\0" in f"{self.user}{self.password}":
+            raise ValueError("a user is not empty, and neither user nor password holds a NUL")
+        for text in (self.version, self.server_name):
+            if not text or any(c in '"\\' or not c.isprintable() or not c.isascii() for c in text):
+                raise ValueError(f"{text!r} cannot be sent as a version or a server name")
         if self.prefix_length is not None and not 1 <= self.prefix_length <= 128:
             raise ValueError("a prefix length is 1 to 128")
         if self.keepalive_interval_s is not None and self.keepalive_interval_s < 1:

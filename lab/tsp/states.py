@@ -13,7 +13,7 @@ gives the signal itself, at once:
     accept               over UDP answered by an empty datagram, over TCP by nothing       CONFIRMED
 
 A client goes through its table once.  A broker's session over UDP may begin again at any time, since all it
-knows its client by is an address and a port (RFC 5572 section 4.5.2): RESTART has an entry in every row.
+knows its client by is an address and a port (RFC 5572 section 4.5.2): RESTART has an entry in every row but the first.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ _OVER: Final = {_BS.FAILURE: _B.CLOSED, _BS.CLOSE: _B.CLOSED}
 _ELSEWHERE: Final = {_BS.REDIRECTION: _B.CLOSED}
 
 BROKER: Final[Mapping[BrokerState, Mapping[BrokerSignal, BrokerState]]] = {
-    _B.START: {_BS.VERSION: _B.WAIT_AUTHENTICATE, **_AGAIN, **_ELSEWHERE, **_OVER},
+    _B.START: {_BS.VERSION: _B.WAIT_AUTHENTICATE, **_ELSEWHERE, **_OVER},
     _B.WAIT_AUTHENTICATE: {
         _BS.ANONYMOUS: _B.WAIT_CREATE,
         _BS.PLAIN: _B.WAIT_PLAIN,

@@ -20,6 +20,7 @@ class StreamOutbox:
         self._stream = MessageStream(lists_follow=True)
         self._pending: list[bytes] = []
         self._waiting_since: float | None = None
+        self._stopped = False
 
     def send(self, body: bytes, now: float) -> None:
         """Make `body` the next message and wait for its answer."""
@@ -36,8 +37,9 @@ class StreamOutbox:
         self._waiting_since = None
 
     def stop(self) -> None:
-        """Expect nothing any more."""
+        """Expect nothing any more, and keep nothing of what still comes."""
         self._waiting_since = None
+        self._stopped = True
 
     def to_send(self, now: float) -> list[bytes]:
         pieces, self._pending = self._pending, []
@@ -47,6 +49,9 @@ class StreamOutbox:
     def receive(self, data: bytes, now: float) -> list[bytes]:
         """The whole messages that `data` completes.  Raises `RemoteProtocolError` when one is too long."""
         self._counters.received(data)
+        if self._stopped:
+            self._counters.ignored += 1
+            return []
         self._stream.feed(data, now)
         return self._messages()
 
@@ -57,6 +62,8 @@ class StreamOutbox:
 
     def timer(self) -> float | None:
         """When an unfinished message or an answer is waited for no longer, or None."""
+        if self._stopped:
+            return None
         waiting = None if self._waiting_since is None else self._waiting_since + self._reply_timeout_s
         times = [at for at in (waiting, self._stream.timer()) if at is not None]
         return min(times, default=None)
