@@ -186,8 +186,10 @@ class _Builder:
                 step.a_iface, step.a_index, step.a_mac, a.fd, step.b_iface, step.b_index, step.b_mac, b.fd, step.mtu
             )
             requests.append(Request(f"add link {step.a}:{step.a_iface} to {step.b}:{step.b_iface}", made.data))
-        # Each message says in which namespaces its two ends belong; from where it is sent does not matter.
-        self._node(steps[0].a).netlink.do(requests)
+        # Each message says in which namespaces its two ends belong.  Before Linux 6.13 the kernel looks for the near
+        # end's index in the namespace the message came from, too: an empty one has none of them.
+        with Namespace.create(steps[0].a) as nursery:
+            nursery.netlink.do(requests)
         for step in steps:
             if not step.offload:
                 links.disable_offloads(self._node(step.a), step.a_iface)
