@@ -9,13 +9,16 @@ The verbs import what they need when they run, so that `lab --help` is quick.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -23,7 +26,7 @@ import lab
 from lab.errors import KernelRefused, LabError, MissingFeature, TopologyError, UsageError
 
 if TYPE_CHECKING:
-    from lab.topology.catalog import TopologyModule
+    from lab.actors.report import SetupReport
     from lab.topology.plan import Plan
 
 EXIT_DONE: Final = 0
@@ -73,7 +76,7 @@ def exit_status(error: LabError) -> int:
     return EXIT_FAILED
 
 
-def _verb(example: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def _verb(example: str, group: typer.Typer = app) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Make a function that returns an exit status a verb, its errors told, with an example under its --help."""
 
     def register(function: Callable[..., int]) -> Callable[..., int]:
@@ -90,7 +93,7 @@ def _verb(example: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
             raise typer.Exit(status)
 
         name = function.__name__.rstrip("_")  # list_ is the verb list
-        app.command(name, epilog=f"Example: {example}")(told)
+        group.command(name, epilog=f"Example: {example}")(told)
         return function
 
     return register
@@ -187,7 +190,7 @@ def list_(as_json: Json = False) -> int:
 
     found = catalog.list_topologies()
     if as_json:
-        _print_json([{"name": t.name, "title": t.title, "path": t.path, "parameters": t.parameters} for t in found])
+        _print_json([dataclasses.asdict(topology) for topology in found])
     else:
         _print_table(("topology", "lesson"), [(t.name, t.title) for t in found])
     return EXIT_DONE
@@ -204,14 +207,14 @@ def show(
     from lab.topology import catalog
     from lab.topology.planner import make_plan
 
-    topology = _find(name)
+    topology = catalog.load(name)
     values = catalog.bind_parameters(topology, _parameters(settings))
     plan = make_plan(catalog.build_network(topology, values))
     if out is not None:
-        from lab.draw import draw
-
         if out.suffix not in (".svg", ".png"):
             raise UsageError(f"{out}: a drawing is an .svg or a .png file")
+        from lab.draw import draw
+
         try:
             draw(plan, out, title=topology.title)
         except OSError as exc:
@@ -222,7 +225,10 @@ def show(
         return EXIT_DONE
     print(topology.doc.strip(), end="\n\n")
     if values:
-        _print_table(("parameter", "value"), [(key, str(value)) for key, value in values.items()])
+        _print_table(
+            ("parameter", "value", "may be set with --set"),
+            [(key, str(value), topology.parameters[key].describe()) for key, value in values.items()],
+        )
         print()
     _print_nodes(plan)
     return EXIT_DONE
@@ -237,21 +243,6 @@ def _print_nodes(plan: Plan) -> None:
             rows.append((*start, interface.name, interface.peer, addresses))
             start = ("", "")
     _print_table(("node", "kind", "interface", "to", "addresses"), rows)
-
-
-def _find(name: str) -> TopologyModule:
-    """The topology called `name`, or in the file `name`; UsageError, with names that come close, if there is none."""
-    from lab.topology import catalog
-
-    if not name.endswith(".py"):
-        known = [topology.name for topology in catalog.list_topologies()]
-        if name not in known:
-            import difflib
-
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-            raise UsageError(f"there is no topology {name!r}; {hint}")
-    return catalog.load(name)
 
 
 def _parameters(settings: Sequence[str] | None) -> dict[str, str]:
@@ -272,10 +263,14 @@ def _parameters(settings: Sequence[str] | None) -> dict[str, str]:
 def run(
     name: Name,
     settings: Set = None,
-    on: Annotated[str, typer.Option(help="The kernel to run on: auto or host.")] = "auto",
+    on: Annotated[str, typer.Option(help="The kernel to run on: auto, host or virtual.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Seed of everything random; a fresh one is drawn and kept.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="How often to repeat the scenario.")] = 1,
     out: Annotated[Path | None, typer.Option(help="A new folder for the run [default: runs/NAME-TIME].")] = None,
+    start_time: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="Virtual kernel: its clock at the start, since 1970.")
+    ] = None,
+    real_time: Annotated[bool, typer.Option("--real-time", help="Virtual kernel: keep to real time.")] = False,
     as_json: Json = False,
 ) -> int:
     """Build a topology, run its scenario, check the outcome.
@@ -284,8 +279,17 @@ def run(
     """
     from lab.run import run as run_topology
 
-    _find(name)
-    done = run_topology(name, on=on, seed=seed, trials=trials, out=out, parameters=_parameters(settings), progress=_say)
+    done = run_topology(
+        name,
+        on=on,
+        seed=seed,
+        trials=trials,
+        out=out,
+        parameters=_parameters(settings),
+        start_time_s=start_time,
+        real_time=real_time,
+        progress=_say,
+    )
     if as_json:
         _print_json(done.to_json())
     else:
@@ -309,7 +313,6 @@ def shell(
     """
     from lab.run import shell as open_shell
 
-    _find(name)
     return open_shell(name, node, _parameters(settings), context.obj or None)
 
 
@@ -322,3 +325,178 @@ def demo(as_json: Json = False) -> int:
     from lab.demo import main as show_demo
 
     return show_demo(as_json=as_json, progress=_say)
+
+
+# --- the virtual kernel ----------------------------------------------------------------------------------------
+
+kernel = typer.Typer(help="Build the virtual kernel, or tell what it is.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(kernel, name="kernel", epilog="Example: lab kernel build")
+
+
+@_verb("lab kernel build", kernel)
+def build(
+    jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once [default: one a processor].")] = None,
+) -> int:
+    """Build the virtual kernel from the distribution's source.
+
+    Takes some minutes, once; the result is kept in the cache.
+    """
+    from lab.engines import uml
+
+    print(uml.build(jobs=jobs, progress=_say).path)
+    return EXIT_DONE
+
+
+@_verb("lab kernel info --json", kernel)
+def info(as_json: Json = False) -> int:
+    """Tell which virtual kernel is used and what it can do."""
+    from lab.engines import uml
+
+    found = dataclasses.asdict(uml.require())
+    if as_json:
+        _print_json(found)
+    else:
+        found["options"] = " ".join(found["options"])
+        _print_table(("", ""), [(key, str(value)) for key, value in found.items()])
+    return EXIT_DONE
+
+
+# --- the broker and the client on a real machine ---------------------------------------------------------------
+
+
+@_verb("lab broker --pool 2001:db8:f000::/36 --users users.txt --database broker.db")
+def broker(
+    pool: Annotated[str, typer.Option(metavar="PREFIX", help="The IPv6 prefix that clients get theirs from.")],
+    address: Annotated[
+        str | None, typer.Option(metavar="IPV4", help="Where to listen [default: the default route's address].")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Accounts to add, a line each: NAME:PASSWORD.")
+    ] = None,
+    database: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keeps accounts and leases [default: in memory].")
+    ] = None,
+    anonymous: Annotated[bool, typer.Option(help="Serve clients without an account too.")] = True,
+    realm: Annotated[str, typer.Option(help="Realm of the accounts, for DIGEST-MD5.")] = "lab",
+    device: Annotated[str, typer.Option(help="Name of the tunnel device.")] = "tsp0",
+    mtu: Annotated[int, typer.Option(help="MTU of the tunnels, in bytes.")] = 1280,
+) -> int:
+    """Serve tunnels on this machine.
+
+    Ends with SIGINT or SIGTERM.  Listens on UDP and TCP port 3653, in the network namespace it is started in.
+    Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
+    """
+    from lab.actors.standalone import run_broker
+
+    return run_broker(
+        pool=_network(pool),
+        address=_ipv4(address) if address is not None else None,
+        database=database,
+        users=_accounts(users) if users is not None else {},
+        anonymous=anonymous,
+        realm=realm,
+        device=device,
+        mtu=mtu,
+        say=_say,
+    )
+
+
+@_verb("lab client broker.example.net --tunnel v6anyv4 --user ann")
+def client(
+    broker: Annotated[str, typer.Argument(metavar="BROKER", help="The broker: name or IPv4 address, or either:port.")],
+    tunnel: Annotated[str, typer.Option(help="v6anyv4 (the broker decides), v6v4 or v6udpv4.")] = "v6anyv4",
+    transport: Annotated[str, typer.Option(help="udp, tcp, or auto: UDP, and TCP when that gets no answer.")] = "auto",
+    user: Annotated[str | None, typer.Option(help="Account at the broker [default: anonymous].")] = None,
+    password: Annotated[
+        str | None, typer.Option(envvar="LAB_PASSWORD", help="Its password; better in the environment.")
+    ] = None,
+    mechanism: Annotated[
+        str | None, typer.Option(help="ANONYMOUS, PLAIN or DIGEST-MD5 [default: the best both have].")
+    ] = None,
+    prefix_length: Annotated[int | None, typer.Option(help="Ask for a prefix of this length too.")] = None,
+    lan: Annotated[
+        str | None, typer.Option(metavar="INTERFACE", help="Announce the prefix there: this machine is its router.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Name of the tunnel device.")] = "tsp0",
+    mtu: Annotated[int, typer.Option(help="MTU of the tunnel, in bytes.")] = 1280,
+    keepalive: Annotated[int, typer.Option(metavar="SECONDS", help="Keepalive interval to ask for.")] = 30,
+    default_route: Annotated[bool, typer.Option(help="Send all IPv6 through the tunnel.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each set-up as a line of JSON.")] = False,
+) -> int:
+    """Get a tunnel for this machine and hold it.
+
+    Ends with SIGINT or SIGTERM.  Works in the network namespace it is started in.  Needs root, or CAP_NET_ADMIN and
+    CAP_NET_RAW.  Exit status 1 when the first set-up fails; a tunnel that dies later is set up again.
+    """
+    from lab.actors.standalone import ClientWish, run_client
+    from lab.tsp import Mechanism, TunnelType
+
+    if user is not None and password is None:
+        raise UsageError("--user needs a password: set LAB_PASSWORD in the environment, or use --password")
+    wish = ClientWish(
+        broker=broker,
+        tunnel=_member(TunnelType, "--tunnel", tunnel),
+        transport=transport,
+        user=user,
+        password=password,
+        mechanism=_member(Mechanism, "--mechanism", mechanism.upper()) if mechanism is not None else None,
+        prefix_length=prefix_length,
+        lan=lan,
+        device=device,
+        mtu=mtu,
+        keepalive_interval_s=keepalive,
+        default_route=default_route,
+    )
+    return run_client(wish, on_report=functools.partial(_tell_setup, as_json), say=_say)
+
+
+def _tell_setup(as_json: bool, report: SetupReport) -> None:
+    from lab.results import SetupRecord, describe_setup
+
+    if as_json:
+        print(json.dumps(report.to_json()), flush=True)
+        return
+    record = SetupRecord.from_json({"node": "", "at_s": 0.0, **report.to_json()})
+    prefix = f", prefix {record.prefix}" if record.prefix else ""
+    print(f"{describe_setup(record)}{prefix}", flush=True)
+
+
+_E = TypeVar("_E", bound=Enum)
+
+
+def _member(kind: type[_E], option: str, value: str) -> _E:
+    try:
+        return kind(value)
+    except ValueError as exc:
+        raise UsageError(f"{option} {value}: choose from {', '.join(str(m.value) for m in kind)}") from exc
+
+
+def _network(text: str) -> IPv6Network:
+    try:
+        return IPv6Network(text)
+    except ValueError as exc:
+        raise UsageError(f"--pool {text}: not an IPv6 prefix ({exc})") from exc
+
+
+def _ipv4(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError as exc:
+        raise UsageError(f"--address {text}: not an IPv4 address") from exc
+
+
+def _accounts(path: Path) -> dict[str, str]:
+    """Users and passwords of a file with a line NAME:PASSWORD each; empty lines and those with # are not read."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    accounts = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, password = line.partition(":")
+        if not name or not colon or not password:
+            raise UsageError(f"{path}:{number}: write NAME:PASSWORD")
+        accounts[name] = password
+    return accounts
