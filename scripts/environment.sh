@@ -134,8 +134,8 @@ use_environment() {
     extras=$1
     key=$(sed '/^\[tool\./,$d' "$checkout/pyproject.toml" | cat - "$checkout/constraints.txt" | sha256sum) || exit
     key=${key:0:12}
-    [[ ${XDG_CACHE_HOME:-} ]] && bases+=("$XDG_CACHE_HOME/tsp-lab")
-    [[ ${HOME:-} ]] && bases+=("$HOME/.cache/tsp-lab")
+    [[ ${XDG_CACHE_HOME:-} ]] && bases+=("$XDG_CACHE_HOME/lab3653")
+    [[ ${HOME:-} ]] && bases+=("$HOME/.cache/lab3653")
     bases+=("$checkout/.venv")
     for base in "${bases[@]}"; do
         venv=$base/venv-$key

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from lab.errors import LabError
+
 if TYPE_CHECKING:
     from lab.kernel.caps import Capabilities
     from lab.kernel.namespace import Namespace
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 KERNEL_TESTS_NEED: Final = ("namespaces", "veth")
 """What every test marked `kernel` needs."""
 
-SUBSTITUTED: Final = frozenset({"netem", "sit", "tun"})
+SUBSTITUTED: Final = frozenset({"netem", "sit", "tun", "virtual"})
 """Features that kernels in the field lack and the lab has another way for: --require-kernel does not ask for them."""
 
 FAILED: Final = Path(__file__).parent.parent / "build" / "failed"
@@ -80,16 +82,31 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _needs(item: pytest.Item) -> Iterator[str]:
     if item.get_closest_marker("kernel"):
         yield from KERNEL_TESTS_NEED
+    if item.get_closest_marker("virtual"):
+        yield "virtual"
     for marker in item.iter_markers("needs"):
         yield from marker.args
 
 
 def _lacking(feature: str) -> str | None:
     """Why `feature` is not to be had here, or None if it is.  A name that caps does not know is an error."""
+    if feature == "virtual":
+        return _no_virtual_kernel()
     if not _may_make_namespaces():
         return "this process may not make network namespaces; run the tests with scripts/test"
     capability = probed()[feature]
     return None if capability.ok else "; ".join(part for part in (capability.detail, capability.instead) if part)
+
+
+@functools.cache
+def _no_virtual_kernel() -> str | None:
+    from lab.engines import uml
+
+    try:
+        uml.require()
+    except LabError as exc:
+        return str(exc)
+    return None
 
 
 @functools.cache

@@ -184,7 +184,7 @@ def test_an_environment_is_made_once(shell: Shell, tmp_path: Path) -> None:
     second = shell(f'{MAKE} use_environment run; echo "$venv"')
     made, place = first.stdout.splitlines()
     assert made == "made"
-    assert Path(place).parent == tmp_path / "cache" / "tsp-lab"
+    assert Path(place).parent == tmp_path / "cache" / "lab3653"
     assert second.stdout.splitlines() == [place]
 
 
