@@ -126,7 +126,7 @@ def choose(
 def require(plan: Plan, capabilities: Capabilities, which: str = "this kernel") -> None:
     """Raise MissingFeature, before anything is built, for the first thing the plan needs and the kernel lacks."""
     shapes = [step for step in plan.steps if isinstance(step, Shape)]
-    delayed = [shape for shape in shapes if shape.delay_ms or shape.jitter_ms or shape.loss_pct]
+    delayed = [shape for shape in shapes if shape.needs_netem]
     needs = ["namespaces", "veth"]
     if any(isinstance(step, LoadRules) for step in plan.steps):
         needs.append("nft")
@@ -144,4 +144,4 @@ def _way_out(capability: Capability, delayed: list[Shape]) -> str:
     if capability.name != "netem":
         return capability.instead
     asked = ", ".join(sorted({f"{shape.node} {shape.iface}" for shape in delayed}))
-    return f"delay, jitter and loss are asked for on {asked}: run without (--set delay_ms=0), {capability.instead}"
+    return f"impairments are asked for on {asked}: run without (--set delay_ms=0), {capability.instead}"

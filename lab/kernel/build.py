@@ -19,6 +19,7 @@ from lab.topology.plan import (
     AddAddress,
     AddBridge,
     AddLink,
+    AddNeighbor,
     AddNode,
     AddRoute,
     LoadRules,
@@ -115,6 +116,8 @@ class _Builder:
                 self._up.setdefault(node, []).append((iface, index))
             case AddRoute(node, dst, via, _, index):
                 self._request(node, netlink.add_route(dst, via, index))
+            case AddNeighbor(node, iface, index, address, mac):
+                self._request(node, netlink.add_neighbor(iface, index, address, mac))
             case LoadRules(node, text):
                 ns = self._node(node)
                 if ns in self._rules:

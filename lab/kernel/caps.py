@@ -22,6 +22,7 @@ from lab.errors import LabError
 from lab.kernel import enter, libc, netlink, nft, shaping, sit
 from lab.kernel.namespace import Namespace
 from lab.kernel.tun import PacketDevice
+from lab.topology.plan import Shape
 
 _PACKAGES: Final = Path(__file__).resolve().parent.parent.parent
 
@@ -113,7 +114,9 @@ def _sit(ns: Namespace) -> str:
 
 
 def _netem(ns: Namespace) -> str:
-    ns.netlink.do([shaping.netem("lo", 1, shaping.TC_H_ROOT, 1.0, 0.1, 0.1)])
+    ns.netlink.do(
+        [shaping.netem("lo", 1, shaping.TC_H_ROOT, Shape("lo", "lo", 1, delay_ms=1, jitter_ms=0.1, loss_pct=0.1))]
+    )
     return "delay, jitter and loss on an interface"
 
 

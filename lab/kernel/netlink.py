@@ -24,6 +24,7 @@ RTM_GETLINK: Final = 18
 RTM_NEWADDR: Final = 20
 RTM_DELADDR: Final = 21
 RTM_NEWROUTE: Final = 24
+RTM_NEWNEIGH: Final = 28
 RTM_DELROUTE: Final = 25
 
 NLM_F_REQUEST: Final = 0x001
@@ -63,6 +64,10 @@ _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RTN_UNICAST: Final = 1
 
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+_NUD_PERMANENT: Final = 0x80
+
 _NLMSG_ERROR: Final = 2
 _NLM_F_CAPPED: Final = 0x100
 _NLM_F_ACK_TLVS: Final = 0x200
@@ -80,6 +85,7 @@ _header: Final = struct.Struct("=IHHII")
 _ifinfo: Final = struct.Struct("=BxHiII")
 _ifaddr: Final = struct.Struct("=BBBBI")
 _rtmsg: Final = struct.Struct("=BBBBBBBBI")
+_ndmsg: Final = struct.Struct("=BxxxiHBB")
 _attribute: Final = struct.Struct("=HH")
 _u32: Final = struct.Struct("=I")
 _s32: Final = struct.Struct("=i")
@@ -238,6 +244,14 @@ def delete_route(dst: str, via: str | None, index: int) -> Request:
     """Remove a route that `add_route` made."""
     body = _route(dst, via, index, None)
     return Request(f"delete route {_route_words(dst, via)}", message(RTM_DELROUTE, NLM_F_REQUEST, body))
+
+
+def add_neighbor(name: str, index: int, address: str, mac: str) -> Request:
+    """A permanent neighbour entry: `address` is at `mac`, without asking."""
+    family, packed = _address(address)
+    body = _ndmsg.pack(family, index, _NUD_PERMANENT, 0, 0)
+    body += attribute(_NDA_DST, packed) + attribute(_NDA_LLADDR, _mac(mac))
+    return Request(f"add neighbour {address} on {name}", message(RTM_NEWNEIGH, ADD, body))
 
 
 def _route_words(dst: str, via: str | None) -> str:

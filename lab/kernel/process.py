@@ -41,11 +41,14 @@ class Completed:
 class Process:
     """A running program in a node.  Everything it starts is in its process group and dies with `kill`."""
 
-    def __init__(self, node: str, popen: subprocess.Popen[bytes], argv: Sequence[str]) -> None:
+    def __init__(
+        self, node: str, popen: subprocess.Popen[bytes], argv: Sequence[str], *, foreground: bool = False
+    ) -> None:
         self.node = node
         self.argv = tuple(argv)
         self.pid = popen.pid
         self._popen = popen
+        self._foreground = foreground
         self._ended: asyncio.Future[int] | None = None
 
     @classmethod
@@ -76,7 +79,7 @@ class Process:
                 )
         except OSError as exc:
             raise KernelRefused(node, f"start {argv[0]}", exc.errno or 0) from exc
-        return cls(node, popen, argv)
+        return cls(node, popen, argv, foreground=foreground)
 
     @classmethod
     def start_for_run(cls, node: str, argv: Sequence[str], *, wants_input: bool, env: Mapping[str, str] | None) -> Self:
@@ -114,11 +117,21 @@ class Process:
                 loop.remove_reader(fd)
                 os.close(fd)
                 status = self._popen.wait()
+                if self._foreground:
+                    loop.remove_signal_handler(signal.SIGCHLD)
                 if not ended.done():
                     ended.set_result(status)
 
             loop.add_reader(fd, reap)
+            if self._foreground:
+                loop.add_signal_handler(signal.SIGCHLD, self._resume)
         return await asyncio.shield(self._ended)
+
+    def _resume(self) -> None:
+        """Undo Ctrl-Z on a program that has the terminal and is no shell: nobody else could wake it again."""
+        with suppress(ChildProcessError):
+            if os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG) is not None:
+                self.send_signal(signal.SIGCONT)
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the program and all it started; nothing happens if it has ended."""

@@ -1,4 +1,4 @@
-"""Impair what leaves an interface: `netem` for delay, jitter and loss, `tbf` for rate.
+"""Impair what leaves an interface: `netem` for delay, jitter, loss, doubles and reordering, `tbf` for rate.
 
 Both ways of a link are impaired by shaping both of its ends.  Where both disciplines are needed, tbf is the inner
 queue of netem, as tc-netem(8) has it: a packet is lost or delayed first and then waits for its turn to be sent.
@@ -22,6 +22,7 @@ TC_H_ROOT: Final = 0xFFFFFFFF
 _TCA_KIND: Final = 1
 _TCA_OPTIONS: Final = 2
 
+_TCA_NETEM_REORDER: Final = 3
 _TCA_NETEM_LATENCY64: Final = 10
 _TCA_NETEM_JITTER64: Final = 11
 _NETEM_PACKETS: Final = 20_000
@@ -47,22 +48,38 @@ def apply(ns: Namespace, iface: str, shape: Shape) -> None:
     state = links.link(ns, iface)
     requests = []
     parent = TC_H_ROOT
-    if shape.delay_ms or shape.jitter_ms or shape.loss_pct:
-        requests.append(netem(iface, state.number, parent, shape.delay_ms, shape.jitter_ms, shape.loss_pct))
+    if shape.needs_netem:
+        requests.append(netem(iface, state.number, parent, shape))
         parent = 0x10001  # class 1:1 of netem, handle 1:
     if shape.rate_mbit:
         requests.append(tbf(iface, state.number, parent, shape.rate_mbit, state.mtu))
     ns.netlink.do(requests)
 
 
-def netem(iface: str, index: int, parent: int, delay_ms: float, jitter_ms: float, loss_pct: float) -> Request:
-    """The message that delays and loses packets."""
+def netem(iface: str, index: int, parent: int, shape: Shape) -> Request:
+    """The message that delays, loses, doubles and reorders packets."""
     # Times as nanoseconds (Linux 4.15): the fields of the struct count in a unit that has to be read from /proc.
-    options = _netem_qopt.pack(0, _NETEM_PACKETS, round(loss_pct / 100 * _U32), 0, 0, 0)
-    options += attribute(_TCA_NETEM_LATENCY64, struct.pack("=q", round(delay_ms * 1e6)))
-    options += attribute(_TCA_NETEM_JITTER64, struct.pack("=q", round(jitter_ms * 1e6)))
-    words = ", ".join(f"{v:g} {w}" for v, w in ((delay_ms, "ms"), (jitter_ms, "ms jitter"), (loss_pct, "% loss")) if v)
+    # A gap of 1 makes netem try every packet for reordering.
+    gap = 1 if shape.reorder_pct else 0
+    options = _netem_qopt.pack(0, _NETEM_PACKETS, _share(shape.loss_pct), gap, _share(shape.duplicate_pct), 0)
+    options += attribute(_TCA_NETEM_LATENCY64, struct.pack("=q", round(shape.delay_ms * 1e6)))
+    options += attribute(_TCA_NETEM_JITTER64, struct.pack("=q", round(shape.jitter_ms * 1e6)))
+    if shape.reorder_pct:
+        options += attribute(_TCA_NETEM_REORDER, struct.pack("=II", _share(shape.reorder_pct), 0))
+    parts = (
+        (shape.delay_ms, "ms"),
+        (shape.jitter_ms, "ms jitter"),
+        (shape.loss_pct, "% loss"),
+        (shape.duplicate_pct, "% twice"),
+        (shape.reorder_pct, "% reordered"),
+    )
+    words = ", ".join(f"{value:g} {unit}" for value, unit in parts if value)
     return Request(f"impair {iface} by netem ({words})", _qdisc(index, 0x10000, parent, b"netem", options))
+
+
+def _share(percent: float) -> int:
+    """A probability as netem has it, of 2**32 - 1."""
+    return round(percent / 100 * _U32)
 
 
 def tbf(iface: str, index: int, parent: int, rate_mbit: float, mtu: int) -> Request:

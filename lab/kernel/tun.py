@@ -148,10 +148,13 @@ class _Veth(PacketDevice):
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
-            self._socket.close()
-            # The pocket goes later, in the kernel's own time; the device goes now.
-            if self._ns.fd >= 0:
-                self._ns.netlink.do([netlink.delete_link(self.name, self._index)])
+            # The device goes now, and before the socket: that is all that keeps the pocket, which would take the
+            # device with it, in the kernel's own time.
+            try:
+                if self._ns.fd >= 0:
+                    self._ns.netlink.do([netlink.delete_link(self.name, self._index)])
+            finally:
+                self._socket.close()
 
 
 def _quiet(ns: Namespace, name: str) -> None:

@@ -39,8 +39,10 @@ _MAGIC: Final = b"lab\0"
 _timespec: Final = struct.Struct("=qq")
 _SMALL: Final = 64
 
+_SHARES: Final = ("loss_pct", "duplicate_pct", "reorder_pct")
+_BY_SAMPLE: Final = ("delay_ms", "jitter_ms", *_SHARES)
 _DELAY_PROBES: Final = 40
-_LOSS_PROBES: Final = 1000
+_SHARE_PROBES: Final = 1000
 _TRAIN_AT_MOST: Final = 2000
 RATE_MEASURED_UP_TO_MBIT: Final = 2000.0
 """Above, this process cannot fill the link, and the rate is not measured."""
@@ -69,7 +71,7 @@ class _Direction:
 
     @property
     def requested(self) -> dict[str, float]:
-        wanted = {name: getattr(self.shape, name) for name in ("delay_ms", "jitter_ms", "loss_pct", "rate_mbit")}
+        wanted = {name: getattr(self.shape, name) for name in (*_BY_SAMPLE, "rate_mbit")}
         if wanted["rate_mbit"] > RATE_MEASURED_UP_TO_MBIT:
             del wanted["rate_mbit"]
         found = {name: float(value) for name, value in wanted.items() if value}
@@ -82,7 +84,8 @@ async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, 
     """What each impaired way of each link was asked for and does.
 
     One object each: `link` ("a:eth0 - b:eth0"), `direction` ("a -> b"), `requested` and `achieved`, by parameter
-    name (delay_ms, jitter_ms, loss_pct, rate_mbit, mtu), jitter and loss measured to the accuracy of a sample.
+    name (delay_ms, jitter_ms, loss_pct, duplicate_pct, reorder_pct, rate_mbit, mtu), all but the last measured to
+    the accuracy of a sample.
     Raises ImpairmentError for the first that is too far from what was asked.  Takes about the delay plus 0.3 s.
     """
     turn = asyncio.Semaphore(_AT_ONCE)
@@ -117,16 +120,17 @@ async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, 
 def acceptable(requested: Mapping[str, float], achieved: Mapping[str, float]) -> bool:
     """Whether a measurement agrees with the request, given what its sample can tell.
 
-    Delay within 1 ms or 5 %; jitter within 1 ms or 25 %; loss within four standard deviations of a binomial count
-    (one false alarm in 16,000); rate within 10 %; MTU exactly.
+    Delay within 1 ms or 5 %; jitter within 1 ms or 25 %; loss, doubles and reordering within four standard
+    deviations of a binomial count (one false alarm in 16,000); rate within 10 %; MTU exactly.
     """
     jitter = requested.get("jitter_ms", 0.0)
     for name, wanted in requested.items():
-        loss = wanted / 100
+        share = wanted / 100 if name in _SHARES else 0.0
+        by_count = 100 * (4 * math.sqrt(share * (1 - share) / _SHARE_PROBES) + 1 / _SHARE_PROBES)
         room = {
             "delay_ms": max(1.0, 0.05 * wanted) + 3 * jitter / math.sqrt(_DELAY_PROBES),
             "jitter_ms": max(1.0, 0.25 * wanted),
-            "loss_pct": 100 * (4 * math.sqrt(max(loss * (1 - loss), 0.0) / _LOSS_PROBES) + 1 / _LOSS_PROBES),
+            **dict.fromkeys(_SHARES, by_count),
             "rate_mbit": 0.10 * wanted,
             "mtu": 0.0,
         }[name]
@@ -152,14 +156,9 @@ async def _measure(fabric: Mapping[str, Namespace], way: _Direction) -> dict[str
     achieved: dict[str, float] = {}
     with ExitStack() as stack:
         probe = stack.enter_context(_Probe(fabric[way.node], fabric[way.peer], way))
-        if requested.keys() & {"delay_ms", "jitter_ms", "loss_pct"}:
-            delays, sent = await _sample(probe, way.shape)
-            if "delay_ms" in requested:
-                achieved["delay_ms"] = statistics.median(delays) if delays else math.inf
-            if "jitter_ms" in requested:
-                achieved["jitter_ms"] = statistics.pstdev(delays) * math.sqrt(3) if delays else math.inf
-            if "loss_pct" in requested:
-                achieved["loss_pct"] = 100 * (1 - len(delays) / sent)
+        if requested.keys() & set(_BY_SAMPLE):
+            found = await _sample(probe, way.shape)
+            achieved = {name: found[name] for name in requested.keys() & found.keys()}
         if "rate_mbit" in requested:
             achieved["rate_mbit"] = await _train(probe, way)
         if "mtu" in requested:
@@ -167,10 +166,11 @@ async def _measure(fabric: Mapping[str, Namespace], way: _Direction) -> dict[str
     return achieved
 
 
-async def _sample(probe: _Probe, shape: Shape) -> tuple[list[float], int]:
-    """(one-way delays in ms of the frames that arrived, frames sent)."""
-    count = _LOSS_PROBES if shape.loss_pct else _DELAY_PROBES
-    spacing_s = 0.0002 if shape.loss_pct else 0.002
+async def _sample(probe: _Probe, shape: Shape) -> dict[str, float]:
+    """Every parameter of `_BY_SAMPLE`, measured; delay and jitter infinite when nothing arrived."""
+    shares = any(getattr(shape, name) for name in _SHARES)
+    count = _SHARE_PROBES if shares else _DELAY_PROBES
+    spacing_s = 0.0002 if shares else 0.002
     if shape.rate_mbit:  # use a quarter of the rate at most: a queue would look like delay
         spacing_s = max(spacing_s, 4 * _SMALL * 8 / (shape.rate_mbit * 1e6))
     began = time.monotonic()
@@ -180,7 +180,24 @@ async def _sample(probe: _Probe, shape: Shape) -> tuple[list[float], int]:
             await asyncio.sleep(ahead)
         probe.send(number, _SMALL)
     await probe.arrived(count, (shape.delay_ms + shape.jitter_ms) / 1000 + 0.25)
-    return [(arrival.at_ns - arrival.sent_ns) / 1e6 for arrival in probe.take()], count
+    return summarise(shape, [(each.number, (each.at_ns - each.sent_ns) / 1e6) for each in probe.take()], count)
+
+
+def summarise(shape: Shape, arrivals: list[tuple[int, float]], sent: int) -> dict[str, float]:
+    """What (number, delay in ms) of the frames that arrived say about a link that was asked for `shape`.
+
+    A frame that skipped the delay, and so overtook others, is known by less than half of the least delay.
+    """
+    hurried = [ms for _, ms in arrivals if shape.reorder_pct and ms < (shape.delay_ms - shape.jitter_ms) / 2]
+    delayed = [ms for _, ms in arrivals if not shape.reorder_pct or ms >= (shape.delay_ms - shape.jitter_ms) / 2]
+    different = len({number for number, _ in arrivals})
+    return {
+        "delay_ms": statistics.median(delayed) if delayed else math.inf,
+        "jitter_ms": statistics.pstdev(delayed) * math.sqrt(3) if delayed else math.inf,
+        "loss_pct": 100 * (1 - different / sent),
+        "duplicate_pct": 100 * (len(arrivals) - different) / max(different, 1),
+        "reorder_pct": 100 * len(hurried) / max(len(arrivals), 1),
+    }
 
 
 async def _train(probe: _Probe, way: _Direction) -> float:
@@ -194,7 +211,9 @@ async def _train(probe: _Probe, way: _Direction) -> float:
         probe.send(number, size)
     patience = count * size * 8 / (rate * 1e6) * 2 + way.shape.delay_ms / 1000 + 0.5
     await probe.arrived(count, patience)
-    paced = sorted(arrival.at_ns for arrival in probe.take() if arrival.number > unpaced)
+    hurried_ns = way.shape.delay_ms / 2 * 1e6 if way.shape.reorder_pct else 0
+    ordered = sorted(each.at_ns for each in probe.take() if each.at_ns - each.sent_ns >= hurried_ns)
+    paced = ordered[unpaced + 1 :]
     if len(paced) < 2 or paced[-1] == paced[0]:
         return math.inf
     return (len(paced) - 1) * size * 8 / ((paced[-1] - paced[0]) / 1e9) / 1e6

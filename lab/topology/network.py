@@ -156,14 +156,17 @@ class Network:
         jitter_ms: float = 0,
         loss_pct: float = 0,
         rate_mbit: float = 0,
+        duplicate_pct: float = 0,
+        reorder_pct: float = 0,
         mtu: int = 1500,
         ipv4: str | IPv4Network | None = None,
         ipv6: str | IPv6Network | None = None,
     ) -> Link:
         """A wire between two nodes, each a node or its name.
 
-        `delay_ms`, `jitter_ms`, `loss_pct` and `rate_mbit` hold in each direction.  `ipv4` and `ipv6` are prefixes
-        to use instead of the planner's own (one of the links of a switch speaks for its whole segment).
+        The impairments hold in each direction; `reorder_pct` is the share of packets that skip the delay and so
+        overtake the others.  `ipv4` and `ipv6` are prefixes to use instead of the planner's own (one of the links of a
+        switch speaks for its whole segment).
         """
         a, b = self._known(a), self._known(b)
         name = f"{a}-{b}"
@@ -178,6 +181,8 @@ class Network:
             jitter_ms=_number(name, "jitter_ms", jitter_ms),
             loss_pct=_number(name, "loss_pct", loss_pct, highest=100),
             rate_mbit=_number(name, "rate_mbit", rate_mbit),
+            duplicate_pct=_number(name, "duplicate_pct", duplicate_pct, highest=100),
+            reorder_pct=_number(name, "reorder_pct", reorder_pct, highest=100),
             mtu=_mtu(name, mtu),
             ipv4=None if ipv4 is None else _ipv4_prefix(name, "ipv4", ipv4),
             ipv6=None if ipv6 is None else _ipv6_prefix(name, "ipv6", ipv6),
@@ -187,6 +192,10 @@ class Network:
                 f"link {name}: jitter_ms={jitter_ms} is more than delay_ms={delay_ms}; a packet cannot arrive "
                 "before it was sent",
                 node=a,
+            )
+        if link.reorder_pct and not link.delay_ms:
+            raise TopologyError(
+                f"link {name}: reorder_pct={reorder_pct} needs delay_ms: packets overtake by not being delayed", node=a
             )
         self._links[frozenset((a, b))] = link
         return link

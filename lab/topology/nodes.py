@@ -159,6 +159,10 @@ class Link:
     loss_pct: float = 0.0
     rate_mbit: float = 0.0
     """Megabits a second; 0: not limited."""
+    duplicate_pct: float = 0.0
+    """Share of packets that arrive twice."""
+    reorder_pct: float = 0.0
+    """Share of packets that are not delayed and so overtake the others."""
     mtu: int = 1500
     """Bytes of IP packet."""
     ipv4: IPv4Network | None = None
@@ -172,8 +176,8 @@ class Link:
 
     @property
     def impaired(self) -> bool:
-        """True when delay, jitter, loss or rate was asked for."""
-        return any((self.delay_ms, self.jitter_ms, self.loss_pct, self.rate_mbit))
+        """True when any impairment was asked for."""
+        return any((self.delay_ms, self.jitter_ms, self.loss_pct, self.rate_mbit, self.duplicate_pct, self.reorder_pct))
 
     def peer(self, node: str) -> str:
         """The other end."""

@@ -97,6 +97,19 @@ class AddRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class AddNeighbor:
+    """Enter a neighbour's MAC address for good, so that its resolution costs no time on a delayed link."""
+
+    op: ClassVar[str] = "neighbor"
+    node: str
+    iface: str
+    index: int
+    address: str
+    """Without prefix length."""
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRules:
     """Load a node's whole nftables ruleset, atomically, as text."""
 
@@ -117,12 +130,22 @@ class Shape:
     jitter_ms: float = 0.0
     loss_pct: float = 0.0
     rate_mbit: float = 0.0
+    duplicate_pct: float = 0.0
+    """Share of packets sent twice."""
+    reorder_pct: float = 0.0
+    """Share of packets that are not delayed and so overtake the others; needs a delay."""
+
+    @property
+    def needs_netem(self) -> bool:
+        """Whether anything but a limited rate was asked for."""
+        return any((self.delay_ms, self.jitter_ms, self.loss_pct, self.duplicate_pct, self.reorder_pct))
 
 
-Step = AddNode | SetSysctl | AddLink | AddBridge | AddAddress | SetUp | AddRoute | LoadRules | Shape
+Step = AddNode | SetSysctl | AddLink | AddBridge | AddAddress | SetUp | AddRoute | AddNeighbor | LoadRules | Shape
 
 _STEPS: Final[dict[str, type[Any]]] = {
-    step.op: step for step in (AddNode, SetSysctl, AddLink, AddBridge, AddAddress, SetUp, AddRoute, LoadRules, Shape)
+    step.op: step
+    for step in (AddNode, SetSysctl, AddLink, AddBridge, AddAddress, SetUp, AddRoute, AddNeighbor, LoadRules, Shape)
 }
 
 

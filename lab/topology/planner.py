@@ -24,6 +24,7 @@ from lab.topology.plan import (
     AddAddress,
     AddBridge,
     AddLink,
+    AddNeighbor,
     AddNode,
     AddRoute,
     InterfacePlan,
@@ -158,10 +159,26 @@ def _node_steps(node: Node, number: int, ports: list[Port], found: list[Route]) 
         via = route.gateway.address(4 if route.dst.version == 4 else 6)
         assert via is not None
         yield AddRoute(name, str(route.dst), str(via.ip), route.port.iface, route.port.index)
+    yield from _neighbors(name, ports)
     if isinstance(node, Nat):
         yield LoadRules(name, _nat_rules(node, ports))
     elif isinstance(node, Firewall):
         yield LoadRules(name, firewall_ruleset(node.policy))
+
+
+def _neighbors(name: str, ports: list[Port]) -> Iterator[AddNeighbor]:
+    """The other ends of impaired links between two nodes that speak IP.
+
+    A delayed link stands for a long way through networks; that it looks like one Ethernet here must not cost a round
+    trip of address resolution, nor lose one in a hundred of them.
+    """
+    for port in ports:
+        if not port.link.impaired or len(port.segment.ports) != 2:
+            continue
+        (other,) = (end for end in port.segment.ports if end is not port)
+        for mine, address in ((port.ipv4, other.ipv4), (port.ipv6, other.ipv6)):
+            if mine is not None and address is not None:
+                yield AddNeighbor(name, port.iface, port.index, str(address.ip), other.mac)
 
 
 def _nat_rules(node: Nat, ports: list[Port]) -> str:
@@ -189,6 +206,8 @@ def _shapes(net: Network, wiring: Wiring) -> Iterator[Shape]:
                     jitter_ms=link.jitter_ms,
                     loss_pct=link.loss_pct,
                     rate_mbit=link.rate_mbit,
+                    duplicate_pct=link.duplicate_pct,
+                    reorder_pct=link.reorder_pct,
                 )
 
 
