@@ -92,7 +92,8 @@ class BrokerSession:
         self._outgoing: deque[tuple[float, bytes]] = deque()
         self._close_reason: str | None = None
         self._forget_at: float | None = None
-        self._idle_since: float | None = None
+        self._idle_since: float | None = None  # the last message, repeats included
+        self._new_since: float | None = None  # the last that was no repeat
         self._ended = False  # the TCP peer will send nothing more
         self._inbox = Inbox()
         self._stream = MessageStream(lists_follow=False)
@@ -151,13 +152,13 @@ class BrokerSession:
 
     def handle_timer(self, now: float) -> None:
         """Do what time alone makes due; call it as often as you like."""
-        if self._idle_since is None:
+        if self._idle_since is None and self.transport is Transport.TCP:
             self._idle_since = now
         self._stream.handle_timer(now)
         self._read_stream(now)
         deadline = self._idle_deadline()
         if deadline is not None and now >= deadline:
-            waited = now - self._idle_since
+            waited = now - deadline + self.config.idle_timeout_s
             self._fail(SetupTimeout(f"nothing happened for {waited:.0f} s", transmissions=0, waited_s=waited), now)
         self._try_to_forget(now)
 
@@ -221,6 +222,7 @@ class BrokerSession:
         if verb is Verb.VERSION and arrival in (Arrival.ANSWERED, Arrival.PENDING) and self._began_again(header, now):
             arrival = Arrival.CHANGED
         if arrival is Arrival.ANSWERED:
+            self._idle_since = now
             self.counters.ignored += 1
             self.counters.retransmissions += 1
             self._queue(self._inbox.repeated(header.sequence), now)
@@ -255,7 +257,7 @@ class BrokerSession:
             return False
         if later(header.timestamp, self._newest_timestamp):
             return True
-        return self._idle_since is not None and now - self._idle_since >= self.config.restart_after_s
+        return self._new_since is not None and now - self._new_since >= self.config.restart_after_s
 
     def _begin_again(self) -> None:
         self._go(BrokerSignal.RESTART)
@@ -292,7 +294,7 @@ class BrokerSession:
     # --- what a request turns out to be ---
 
     def _carry_out(self, body: bytes, verb: Verb, now: float) -> None:
-        self._idle_since = now
+        self._idle_since = self._new_since = now
         try:
             if verb is Verb.ECHO:
                 self._on_echo(now)

@@ -70,8 +70,11 @@ class BrokerConfig:
     """Addresses or names of other brokers; when given, every client is sent to them (RFC 5572 section 4.7.4)."""
     redirect_phase: Phase = Phase.VERSION
     """Where the redirection is told: VERSION, AUTH (after ANONYMOUS, instead of success) or CREATE."""
-    idle_timeout_s: float = 60.0
-    """A set-up in which nothing happens for so long is given up, in seconds."""
+    idle_timeout_s: float = 130.0
+    """A set-up in which nothing arrives for so long is given up, in seconds.
+
+    Longer than a client goes on sending into a void: 66 s (gogoc), 121 s (`Retransmission`).
+    """
     linger_s: float = 35.0
     """How long a finished UDP session still answers repeats, in seconds: more than any client's resend interval."""
     restart_after_s: float = 10.0
