@@ -125,6 +125,7 @@ class Process:
             loop.add_reader(fd, reap)
             if self._foreground:
                 loop.add_signal_handler(signal.SIGCHLD, self._resume)
+                self._resume()  # it may have been stopped before the handler was there
         return await asyncio.shield(self._ended)
 
     def _resume(self) -> None:

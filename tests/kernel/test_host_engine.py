@@ -1,0 +1,314 @@
+"""A run on the host engine leaves nothing behind, whoever is killed and whenever."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.engines import host
+from lab.errors import MissingFeature, RunFailed
+
+pytestmark = pytest.mark.kernel
+
+STUB = Path(__file__).with_name("stub_agent.py")
+DEADLINE_S = 20.0
+
+NO_CAPABILITY = ("setpriv", "--inh-caps", "-all", "--bounding-set", "-all,+setfcap")
+"""A command prefix: without capabilities a run begins with a user namespace, as an ordinary user's does.
+
+Since Linux 5.12 root, unlike an ordinary user, needs CAP_SETFCAP to give itself one.
+"""
+
+CALLER = """
+import sys
+from pathlib import Path
+from lab.engines import host
+sys.exit(host.launch([sys.executable, *sys.argv[3:]], Path(sys.argv[1]), sys.argv[2] == "terminal", None))
+"""
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting for: {what}"
+        time.sleep(0.002)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for word in text.split()]
+
+
+@dataclass
+class Started:
+    """A run in a process of its own, found again by a mark in the environment of all it starts."""
+
+    caller: subprocess.Popen[bytes]
+    mark: str
+    folder: Path
+
+    def processes(self) -> list[int]:
+        """Every process of the run, zombies excepted: they are in the caller's or this test's hands."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if self.mark.encode() in (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def member(self, role: str) -> int | None:
+        """The process id of caller, launcher, first, program or child, once it exists."""
+        pid = self.caller.pid
+        for name in ("caller", "launcher", "first", "program", "child"):
+            if name == role:
+                return pid
+            below = children(pid)
+            if not below:
+                return None
+            pid = below[0]
+        raise AssertionError(role)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What of the machine a run might change."""
+
+    interfaces: tuple[str, ...]
+    mounts: str
+    run: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def now(cls) -> Surroundings:
+        netns = Path("/run/netns")
+        return cls(
+            interfaces=tuple(sorted(name for _, name in socket.if_nameindex())),
+            mounts=Path("/proc/thread-self/mountinfo").read_text(),
+            run=tuple(sorted(os.listdir("/run"))),
+            names=tuple(sorted(os.listdir(netns))) if netns.exists() else (),
+        )
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    runs: list[Started] = []
+
+    def begin(*program: str, rights: tuple[str, ...] = ()) -> Started:
+        mark = f"LAB_MARK={uuid.uuid4()}"
+        name, _, value = mark.partition("=")
+        folder = tmp_path / str(len(runs))
+        folder.mkdir()
+        command = [*rights, sys.executable, "-c", CALLER, str(folder), "batch", *(program or (str(STUB), str(folder)))]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), name: value}
+        started = Started(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL), mark, folder)
+        runs.append(started)
+        return started
+
+    yield begin
+    for run in runs:
+        run.caller.kill()
+        run.caller.wait()
+
+
+def assert_nothing_left(run: Started, before: Surroundings) -> None:
+    wait_until(lambda: run.caller.poll() is not None, "the caller to end")
+    wait_until(lambda: not run.processes(), "every process of the run to end")
+    assert Surroundings.now() == before
+    allowed = {"ready", "tidy", "a-eth0.pcap"}
+    assert {file.name for file in run.folder.iterdir()} <= allowed
+
+
+@pytest.mark.parametrize("role", ["caller", "launcher", "first", "program", "child"])
+@pytest.mark.parametrize("rights", [(), NO_CAPABILITY], ids=["given rights", "user namespace"])
+@pytest.mark.needs("user_namespaces")
+def test_killing_a_process_of_a_running_lab_leaves_nothing(
+    rights: tuple[str, ...], role: str, start: Callable[..., Started]
+) -> None:
+    before = Surroundings.now()
+    run = start(rights=rights)
+    wait_until((run.folder / "ready").exists, "the stub agent to be ready")
+    wait_until(lambda: len(run.processes()) >= 5, "caller, launcher, first process, agent and its child")
+    assert Surroundings.now() == before  # nor does it show while it runs
+    pid = run.member(role)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert_nothing_left(run, before)
+
+
+@pytest.mark.parametrize("role", ["caller", "launcher", "first", "program"])
+def test_killing_a_process_at_any_moment_of_the_start_leaves_nothing(role: str, start: Callable[..., Started]) -> None:
+    before = Surroundings.now()
+    for step in range(12):
+        run = start()
+        wait_until(lambda role=role, run=run: run.member(role) or run.caller.poll() is not None, f"the {role}")
+        time.sleep(step * 0.003)  # not a wait: the moment of the kill is what is tried
+        pid = run.member(role)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        assert_nothing_left(run, before)
+
+
+def test_a_launcher_killed_before_the_first_process_could_ask_for_its_death_signal(
+    start: Callable[..., Started],
+) -> None:
+    """The first process is stopped as soon as it exists, mostly before its first instruction."""
+    before = Surroundings.now()
+    for _ in range(10):
+        run = start()
+        wait_until(lambda run=run: run.member("first"), "the first process")
+        first = run.member("first")
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        launcher = run.member("launcher")
+        assert launcher is not None
+        os.kill(launcher, signal.SIGKILL)
+        wait_until(lambda run=run, pid=launcher: run.member("launcher") != pid, "the launcher to be gone")
+        with suppress(ProcessLookupError):  # it had asked already
+            os.kill(first, signal.SIGCONT)
+        assert_nothing_left(run, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_caller_lets_the_agent_finish_its_files(
+    number: signal.Signals, start: Callable[..., Started]
+) -> None:
+    before = Surroundings.now()
+    run = start()
+    wait_until((run.folder / "ready").exists, "the stub agent to be ready")
+    os.kill(run.caller.pid, number)
+    assert_nothing_left(run, before)
+    assert (run.folder / "tidy").exists()
+
+
+def test_orphans_of_the_agent_end_with_it(start: Callable[..., Started]) -> None:
+    before = Surroundings.now()
+    run = start("-c", "import subprocess; subprocess.run(['sh', '-c', 'sleep 1000 & setsid sleep 1000 & exit'])")
+    assert_nothing_left(run, before)
+    assert run.caller.returncode == 0
+
+
+def test_the_status_of_the_agent_comes_back(tmp_path: Path) -> None:
+    assert host.launch([sys.executable, "-c", "raise SystemExit(7)"], tmp_path, False, None) == 7
+    killed = "import os; os.kill(os.getpid(), 15)"
+    assert host.launch([sys.executable, "-c", killed], tmp_path, False, None) == 128 + signal.SIGTERM
+
+
+def test_a_run_that_takes_too_long_is_ended(start: Callable[..., Started], tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"did not end within 0\.5 s"):
+        host.launch([sys.executable, "-c", "import time; time.sleep(1000)"], tmp_path, False, 0.5)
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFeature, match="no-such-program"):
+        host.launch(["no-such-program"], tmp_path, False, None)
+
+
+def test_the_agent_is_alone_in_its_namespaces(tmp_path: Path) -> None:
+    check = """
+import os
+assert os.getpid() == 2, os.getpid()
+assert os.getuid() == 0
+assert [name for name in os.listdir("/proc") if name.isdigit()] == ["1", "2"]
+assert os.listdir("/run") == []
+assert [line.split(":")[0].strip() for line in open("/proc/net/dev")][2:] == ["lo"]
+"""
+    assert host.launch([sys.executable, "-c", check], tmp_path, False, None) == 0
+
+
+class Terminal:
+    """A person at a terminal, running a lab with a program of its own on it."""
+
+    def __init__(self, *argv: str) -> None:
+        in_node = """
+import asyncio, sys
+from lab.kernel.namespace import Namespace
+async def main():
+    return await Namespace.create("node").popen(sys.argv[1:], foreground=True).wait()
+sys.exit(asyncio.run(main()) % 256)
+"""
+        caller = CALLER.replace("sys.exit(", "status = (") + "print('status', status)\nprint('read', input())\n"
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+            os.environ["PS1"] = "ready> "
+            os.execv(sys.executable, [sys.executable, "-c", caller, "/tmp", "terminal", "-c", in_node, *argv])
+        self.seen = ""
+
+    def expect(self, text: str) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} did not appear in {self.seen!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                self.seen += os.read(self.fd, 4096).decode(errors="replace")
+        self.seen = self.seen.partition(text)[2]
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def close(self) -> None:
+        os.close(self.fd)
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        finally:
+            os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def open_one(*argv: str) -> Terminal:
+        opened.append(Terminal(*argv))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+def test_a_shell_in_a_node_has_the_terminal(terminal: Callable[..., Terminal]) -> None:
+    user = terminal("bash", "--norc", "-i")
+    user.expect("ready> ")
+    user.type("sh -c 'echo $((40 + 1)); exec sleep 1000'\n")
+    user.expect("41")
+    user.type("\x03")  # Ctrl-C ends the sleep, not the lab
+    user.expect("ready> ")
+    user.type("sh -c 'echo $((40 + 2)); exec sleep 1000'\n")
+    user.expect("42")
+    user.type("\x1a")  # Ctrl-Z suspends it: job control works
+    user.expect("Stopped")
+    user.type("disown -a; echo $((40 + 3))\n")
+    user.expect("43")
+    user.type("exit 3\n")
+    user.expect("status 3")
+    user.type("word\n")  # the terminal is the caller's again
+    user.expect("read word")
+
+
+def test_a_program_without_job_control_can_be_interrupted(terminal: Callable[..., Terminal]) -> None:
+    user = terminal("sh", "-c", "echo begun; exec sleep 1000")
+    user.expect("begun")
+    user.type("\x1a")  # nobody could wake it again: it goes on
+    user.type("\x03")
+    user.expect("status 254")
+    user.type("word\n")
+    user.expect("read word")
