@@ -15,7 +15,7 @@ from lab.kernel.caps import Capabilities
 from lab.run import Run, run
 from lab.topology import catalog
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("namespaces", "veth", "nft", "packet_device")]
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet")]
 
 POLICIES = (
     "allow",

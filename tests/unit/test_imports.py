@@ -25,7 +25,7 @@ LAYERS: Final = (
     ("lab.scenario", "lab.shell"),
     ("lab.agent",),
     ("lab.engines",),
-    ("lab.run", "lab.summary"),
+    ("lab.run", "lab.summary", "lab.replay"),
     ("lab.demo",),
     ("lab.cli",),
     ("lab.__main__",),
