@@ -6,10 +6,12 @@ needs no tunnel, and asks its driver for the rest:
     TunnelRequested    the driver calls `offer` or `refuse`
     TunnelAccepted     the driver brings the tunnel up and calls `confirm`, or `refuse`
 
+It may take its time over that.  When meanwhile the client goes away or begins again (`SessionFailed`,
+`SessionRestarted`), the question is void and answering it raises `LocalProtocolError`.
+
 A repeated datagram gets the answer of the first one again and is not carried out again.  A repeated VERSION may
-also be a client that began again on the same port, with the same numbers (RFC 5572 section 4.5.2).  It is taken
-for that when its timestamp is later than that of a message which only follows VERSION, when another message
-then carries a number in use, or when the session has been quiet for `restart_after_s`.
+also be a client that began again on the same port, with the same numbers (RFC 5572 section 4.5.2): `Inbox` tells
+by the timestamps, and an AUTHENTICATE that differs under a known number tells too.
 
 Errors are answered in the form that clients understand: bare lines up to authentication, behind Content-length
 from create on.  An error ends the session, unless the tunnel is up: then anyone could end it who can write the
@@ -37,13 +39,13 @@ from lab.tsp.events import (
     TunnelRejected,
     TunnelRequested,
 )
-from lab.tsp.framing import MessageStream, frame, unframe
+from lab.tsp.framing import MAX_MESSAGE, MessageStream, frame, unframe
 from lab.tsp.header import Header, parse_header
 from lab.tsp.lines import Verb, format_capability, parse_authenticate, parse_version, verb_of, version_accepted
 from lab.tsp.messages import Action, TunnelMessage, format_brokers, format_tunnel, parse_tunnel
 from lab.tsp.offers import offer_message, read_request
 from lab.tsp.parameters import Counters, Mechanism, Phase, Transport, TunnelParameters
-from lab.tsp.rudp import Arrival, Inbox, later
+from lab.tsp.rudp import Arrival, Inbox
 from lab.tsp.sasl import Credentials, DigestServer, check_plain
 from lab.tsp.states import BROKER, BROKER_PHASE, BrokerSignal, BrokerState
 from lab.tsp.status import REDIRECTION, MessageError, Status, format_status
@@ -93,12 +95,10 @@ class BrokerSession:
         self._close_reason: str | None = None
         self._forget_at: float | None = None
         self._idle_since: float | None = None  # the last message, repeats included
-        self._new_since: float | None = None  # the last that was no repeat
         self._ended = False  # the TCP peer will send nothing more
-        self._inbox = Inbox()
+        self._inbox = Inbox(config.restart_after_s)
         self._stream = MessageStream(lists_follow=False)
         self._request: Header | None = None  # the UDP request under way
-        self._newest_timestamp: int | None = None  # of the messages after VERSION
 
     # --- the driver's side ---
 
@@ -217,10 +217,8 @@ class BrokerSession:
         except RemoteProtocolError:
             self._ignore(now)
             return
-        arrival = self._inbox.arrival(header, body)
+        arrival = self._inbox.arrival(header, body, now)
         verb = verb_of(body)
-        if verb is Verb.VERSION and arrival in (Arrival.ANSWERED, Arrival.PENDING) and self._began_again(header, now):
-            arrival = Arrival.CHANGED
         if arrival is Arrival.ANSWERED:
             self._idle_since = now
             self.counters.ignored += 1
@@ -245,24 +243,13 @@ class BrokerSession:
         elif self.state is BrokerState.START and verb in (Verb.OTHER, Verb.EMPTY):
             self._ignore(now)
             return
-        else:
-            self._newest_timestamp = header.timestamp
-        self._inbox.remember(header, body)
+        self._inbox.remember(header, body, now)
         self._request = header
         self._carry_out(body, verb, now)
-
-    def _began_again(self, header: Header, now: float) -> bool:
-        """True when a VERSION that was seen before is not an old copy of the first one."""
-        if self._newest_timestamp is None:
-            return False
-        if later(header.timestamp, self._newest_timestamp):
-            return True
-        return self._new_since is not None and now - self._new_since >= self.config.restart_after_s
 
     def _begin_again(self) -> None:
         self._go(BrokerSignal.RESTART)
         self._inbox.forget()
-        self._newest_timestamp = None
         self.user = self.mechanism = self._tunnel = self._digest = None
         self._forget_at = self._close_reason = None
         self._events.append(SessionRestarted())
@@ -294,8 +281,10 @@ class BrokerSession:
     # --- what a request turns out to be ---
 
     def _carry_out(self, body: bytes, verb: Verb, now: float) -> None:
-        self._idle_since = self._new_since = now
+        self._idle_since = now
         try:
+            if len(body) > MAX_MESSAGE:
+                raise MessageError(f"a message longer than {MAX_MESSAGE} bytes")
             if verb is Verb.ECHO:
                 self._on_echo(now)
             elif verb is Verb.VERSION:

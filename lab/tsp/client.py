@@ -23,7 +23,7 @@ from typing import Final
 from lab.errors import LabError, LocalProtocolError, RemoteProtocolError, SetupTimeout, TunnelRefused
 from lab.tsp.config import ClientConfig
 from lab.tsp.events import ClientEvent, PhaseChanged, Redirected, SessionFailed, TunnelGone, TunnelReady
-from lab.tsp.framing import Reply, frame, parse_reply
+from lab.tsp.framing import MAX_MESSAGE, Reply, frame, parse_reply
 from lab.tsp.lines import BLANKS, format_authenticate, format_version, is_capability, is_status, parse_capability
 from lab.tsp.messages import Action, TunnelMessage, format_tunnel, parse_brokers, parse_tunnel
 from lab.tsp.offers import create_message, read_offer
@@ -146,6 +146,8 @@ class ClientSession:
                 self.counters.ignored += 1
                 continue
             try:
+                if len(body) > MAX_MESSAGE:
+                    raise RemoteProtocolError(f"the broker sent a message longer than {MAX_MESSAGE} bytes")
                 handler(body, now)
             except (RemoteProtocolError, TunnelRefused) as error:
                 self._fail(error)

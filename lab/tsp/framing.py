@@ -30,6 +30,7 @@ _HEADER: Final = re.compile(rb"content-length[ \t]*:[ \t]*([0-9]{1,6})(?![0-9])[
 _HEADER_START: Final = b"content-length"
 _REDIRECTION: Final = re.compile(rb"1[0-9]{3}(?![0-9])")
 _LIST_END: Final = re.compile(rb"</\s*tunnel\s*>|<tunnel[^<>]*/>", re.IGNORECASE)
+_LINE_END: Final = re.compile(rb"[\r\n]")
 _TAIL: Final = 2  # a peer may count a CR LF that it does not send
 
 
@@ -140,9 +141,9 @@ class MessageStream:
             if last is not None:
                 return last.end()
             return len(buffer) if self._no_more else None
-        for position, byte in enumerate(buffer):
-            if byte in b"\r\n":
-                return position
+        line_end = _LINE_END.search(buffer)
+        if line_end is not None:
+            return line_end.start()
         return len(buffer) if self._no_more else None
 
     def _frame_end(self) -> int | None:

@@ -167,6 +167,8 @@ class Arrival(Enum):
     """Seen before; its answer is remembered."""
     PENDING = auto()
     """Seen before; the answer is not there yet."""
+    BEGAN_AGAIN = auto()
+    """The first message of a session again, and not as a late copy: a client that starts anew."""
     CHANGED = auto()
     """A known number on another message: a client that counts from the start again."""
 
@@ -179,23 +181,41 @@ class _Request:
 
 
 class Inbox:
-    """The broker's half: knows the last requests of one client and what they were answered."""
+    """The broker's half: knows the last requests of one client and what they were answered.
 
-    def __init__(self) -> None:
+    A client that starts anew from the same port may count from the same number.  Its first message then looks
+    like a copy of the old first one.  Clocks tell them apart: a copy was sent before anything that followed it,
+    so a later timestamp is no copy; nor is one that comes when nothing new came for `restart_after_s`.
+    """
+
+    def __init__(self, restart_after_s: float = 10.0) -> None:
+        self._restart_after_s = restart_after_s
         self._requests: OrderedDict[int, _Request] = OrderedDict()
+        self._first: int | None = None
+        self._newest_timestamp: int | None = None  # of what followed the first
+        self._new_since = 0.0
 
-    def arrival(self, header: Header, body: bytes) -> Arrival:
+    def arrival(self, header: Header, body: bytes, now: float) -> Arrival:
         """How this request stands to those remembered.  A repeated one is answered with its own, newer header."""
         request = self._requests.get(header.sequence)
         if request is None:
             return Arrival.NEW
         if request.digest != _digest(body):
             return Arrival.CHANGED
+        if header.sequence == self._first and self._newest_timestamp is not None:
+            quiet = now - self._new_since >= self._restart_after_s
+            if quiet or later(header.timestamp, self._newest_timestamp):
+                return Arrival.BEGAN_AGAIN
         request.header = header
         return Arrival.PENDING if request.answer is None else Arrival.ANSWERED
 
-    def remember(self, header: Header, body: bytes) -> None:
+    def remember(self, header: Header, body: bytes, now: float) -> None:
         """A request is going to be carried out."""
+        if self._first is None:
+            self._first = header.sequence
+        else:
+            self._newest_timestamp = header.timestamp
+        self._new_since = now
         self._requests.pop(header.sequence, None)
         self._requests[header.sequence] = _Request(header, _digest(body))
         while len(self._requests) > MAX_REMEMBERED:
@@ -213,7 +233,9 @@ class Inbox:
         return format_header(request.header) + (request.answer or b"")
 
     def forget(self) -> None:
+        """Be as new: the next request is the first of a session."""
         self._requests.clear()
+        self._first = self._newest_timestamp = None
 
 
 def later(timestamp: int, than: int) -> bool:

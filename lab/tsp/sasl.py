@@ -34,8 +34,9 @@ Credentials = Callable[[str], bytes | None]
 """MD5(user:realm:password) of a user, 16 bytes, or None for an unknown one."""
 
 _LINE_ENDS: Final = b"\r\n\0\b"
+# Possessive throughout (*+): a hostile peer must not make it try the same blanks over and over.
 _DIRECTIVE: Final = re.compile(
-    r'[\s,]*([!#-+.0-9A-Za-z^_|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))\s*(?=,|$)', re.DOTALL
+    r'[\s,]*+([!#-+.0-9A-Za-z^_|~-]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]*+))\s*+(?=,|$)', re.DOTALL
 )
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 

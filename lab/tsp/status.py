@@ -65,6 +65,9 @@ _TEXTS: Final = {
 REDIRECTION: Final = 1000
 """Added to a code when a list of brokers follows."""
 
+MAX_TEXT: Final = 200
+"""Characters of a status text that are kept."""
+
 _STATUS_LINE: Final = re.compile(
     r"\s*(?:(?P<code>\d{3,4})(?!\d)|(?P<ok>OK)\b)[ \t]*(?P<text>[^\r\n<]*)", re.ASCII | re.IGNORECASE
 )
@@ -82,18 +85,23 @@ def parse_status(text: str) -> tuple[int, str, str]:
     """Code, text, and what follows the line.  Only the leading number counts; a leading "OK" is 200.
 
     Some of RFC 5572's own figures show "OK Authentication successful" without a number.  The line may lack
-    its end and XML may follow on the same line.  Raises `RemoteProtocolError`.
+    its end and XML may follow on the same line.  The text is for a person to read: without control characters, at
+    most `MAX_TEXT` characters.  Raises `RemoteProtocolError`.
     """
     match = _STATUS_LINE.match(text)
     if match is None:
         raise RemoteProtocolError(f"expected a status line, got {text[:40]!r}")
     code = int(match["code"]) if match["code"] else int(Status.SUCCESS)
-    return code, match["text"].strip(" \t\0\b"), text[match.end() :]
+    return code, _one_line(match["text"])[:MAX_TEXT], text[match.end() :]
 
 
 def format_status(code: int, text: str | None = None) -> bytes:
     """`code text CR LF`; without a text, the one that belongs to the code."""
     if text is None:
         text = Status(code).text()
-    one_line = " ".join("".join(c if c.isprintable() else " " for c in text).replace("<", "(").split())
-    return f"{int(code)} {one_line}\r\n".encode()
+    return f"{int(code)} {_one_line(text).replace('<', '(')}\r\n".encode()
+
+
+def _one_line(text: str) -> str:
+    """Text fit for a line and for a terminal: no control characters, single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

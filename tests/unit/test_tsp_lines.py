@@ -124,5 +124,9 @@ def test_status_text_cannot_break_its_line() -> None:
     assert format_status(Status.UNSUPPORTED_VERSION) == b"302 Unsupported client version\r\n"
 
 
+def test_status_text_of_a_peer_is_fit_for_a_terminal() -> None:
+    assert parse_status("310 \x1b[31mred\x07 " + "x" * 500)[1] == ("[31mred " + "x" * 500)[:200]
+
+
 def test_every_status_has_a_text() -> None:
     assert all(status.text() for status in Status)

@@ -160,27 +160,54 @@ def test_timer_called_early_or_twice_sends_nothing() -> None:
 
 def test_repeated_request_gets_its_answer_again_with_its_own_timestamp() -> None:
     inbox = Inbox()
-    assert inbox.arrival(Header(240, 1), b"a") is Arrival.NEW
-    inbox.remember(Header(240, 1), b"a")
-    assert inbox.arrival(Header(240, 2), b"a") is Arrival.PENDING
+    assert inbox.arrival(Header(240, 1), b"a", 0.0) is Arrival.NEW
+    inbox.remember(Header(240, 1), b"a", 0.0)
+    assert inbox.arrival(Header(240, 2), b"a", 0.0) is Arrival.PENDING
     assert inbox.answer(240, b"yes") == format_header(Header(240, 2)) + b"yes"
-    assert inbox.arrival(Header(240, 3), b"a") is Arrival.ANSWERED
+    assert inbox.arrival(Header(240, 3), b"a", 0.0) is Arrival.ANSWERED
     assert inbox.repeated(240) == format_header(Header(240, 3)) + b"yes"
 
 
 def test_known_number_on_another_message_is_noticed() -> None:
     inbox = Inbox()
-    inbox.remember(Header(240, 1), b"a")
-    assert inbox.arrival(Header(240, 1), b"b") is Arrival.CHANGED
+    inbox.remember(Header(240, 1), b"a", 0.0)
+    assert inbox.arrival(Header(240, 1), b"b", 0.0) is Arrival.CHANGED
 
 
 def test_inbox_remembers_a_bounded_number_of_requests() -> None:
     inbox = Inbox()
     for sequence in range(10 * MAX_REMEMBERED):
-        inbox.remember(Header(sequence, 0), b"a")
+        inbox.remember(Header(sequence, 0), b"a", 0.0)
         inbox.answer(sequence, b"yes")
-    kept = [n for n in range(10 * MAX_REMEMBERED) if inbox.arrival(Header(n, 0), b"a") is not Arrival.NEW]
+    kept = [n for n in range(10 * MAX_REMEMBERED) if inbox.arrival(Header(n, 0), b"a", 0.0) is not Arrival.NEW]
     assert kept == list(range(9 * MAX_REMEMBERED, 10 * MAX_REMEMBERED))
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "now", "arrival"),
+    [
+        (0, 1.0, Arrival.ANSWERED),  # the same datagram twice
+        (1000, 1.0, Arrival.ANSWERED),  # sent again before the answer came
+        (1500, 1.0, Arrival.ANSWERED),  # in the same millisecond as what followed
+        (1501, 1.0, Arrival.BEGAN_AGAIN),
+        (0xFFFFFFFF, 1.0, Arrival.ANSWERED),
+        (0, 10.9, Arrival.ANSWERED),
+        (0, 11.0, Arrival.BEGAN_AGAIN),
+    ],
+)
+def test_first_message_again_is_a_copy_or_a_new_beginning(timestamp: int, now: float, arrival: Arrival) -> None:
+    inbox = Inbox(restart_after_s=10.0)
+    for sequence, stamp in ((240, 0), (241, 1500)):
+        inbox.remember(Header(sequence, stamp), b"a", 1.0)
+        inbox.answer(sequence, b"yes")
+    assert inbox.arrival(Header(240, timestamp), b"a", now) is arrival
+
+
+def test_first_message_is_only_repeated_while_nothing_followed_it() -> None:
+    inbox = Inbox(restart_after_s=10.0)
+    inbox.remember(Header(240, 0), b"a", 0.0)
+    inbox.answer(240, b"yes")
+    assert inbox.arrival(Header(240, 99_000), b"a", 99.0) is Arrival.ANSWERED
 
 
 def test_timestamps_are_compared_across_the_wrap() -> None:

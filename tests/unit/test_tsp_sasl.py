@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
 
 import pytest
@@ -161,6 +162,14 @@ def test_any_user_and_password_pass_when_they_are_right(user: str, password: str
 def test_directives_are_read_with_quotes_escapes_and_spaces() -> None:
     text = ' Realm = "a, \\"b\\"" , , nonce=1,realm=second,QOP="auth, auth-int" '
     assert parse_directives(text) == {"realm": 'a, "b"', "nonce": "1", "qop": "auth, auth-int"}
+
+
+@pytest.mark.parametrize("filler", [" ", ",", "a", '"', "\\", "=", "a=", "a ", '\\"', 'a="', " ,"])
+def test_directives_of_a_hostile_peer_cost_no_more_than_their_length(filler: str) -> None:
+    # A pattern that tries blanks twice takes minutes for this; the test's own timeout would end it.
+    for text in ("a=" + filler * 4000 + "x", filler * 4000 + "=", 'a="' + filler * 4000):
+        with contextlib.suppress(MessageError):
+            parse_directives(text * 4)
 
 
 def test_plain_is_raw_with_a_nul_before_each_part() -> None:
