@@ -116,11 +116,11 @@ def test_trials_are_kept_apart_and_counted(tmp_path: Path) -> None:
 
 def test_delay_without_netem_stops_before_anything_is_built(tmp_path: Path, caps: Capabilities) -> None:
     if caps["netem"].ok:
-        done = run("home_nat", out=tmp_path / "run", parameters={"delay_ms": 20})
+        done = run("home_nat", on="host", out=tmp_path / "run", parameters={"delay_ms": 20})
         assert done.status == "ok", done.message
         return
     with pytest.raises(MissingFeature, match="netem.*--set delay_ms=0"):
-        run("home_nat", out=tmp_path / "run", parameters={"delay_ms": 20})
+        run("home_nat", on="host", out=tmp_path / "run", parameters={"delay_ms": 20})
     assert not (tmp_path / "run").exists()
 
 
