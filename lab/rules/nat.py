@@ -7,9 +7,9 @@ tracking does by itself: a packet from outside passes only as part of a flow tha
 two inside hosts with the same source port share one outside port towards different peers ("port overloading",
 which RFC 4787 REQ-3 forbids), and whoever then talks to the other's peer gets a second outside port.  So the
 chain `record`, which sees packets after translation, remembers `mapping` (inside endpoint -> outside endpoint),
-`mapped` (its keys, because before Linux 6.9 a map could not be asked whether it has one) and `taken` (outside ports in use), and the chain `translate` asks them first: a known endpoint keeps its
-mapping, a new one keeps its port number if nobody has it, and gets another one if somebody does.  Only packets
-from inside refresh a mapping (RFC 4787 REQ-6).
+`mapped` (its keys, because before Linux 6.9 a map could not be asked whether it has one) and `taken` (outside ports
+in use), and the chain `translate` asks them first: a known endpoint keeps its mapping, a new one keeps its port number
+if nobody has it, and gets another one if somebody does.  Only packets from inside refresh a mapping (RFC 4787 REQ-6).
 
 **Address and port-dependent mapping (APDM)**, the "symmetric" NAT, is `masquerade random`: a new port for
 every destination.

@@ -231,7 +231,7 @@ def _leaf_routes(
     if default is None:
         return
     yield Route(ANYWHERE[family], default[1], default[0])
-    if len(choices) == 1:
+    if len(choices) == 1 or getattr(node, "gateway", None) is not None:
         return
     connected = {port.segment for port in ports}
     for domain in dict.fromkeys(domains[port.segment] for port in ports):

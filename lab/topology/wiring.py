@@ -86,9 +86,15 @@ def wire(net: Network) -> Wiring:
     segments = _segments(net, ports)
     for segment in segments:
         _decide_families(segment)
-    for port in (port for node in net.nodes if not isinstance(node, Switch) for port in ports[node.name]):
-        if not port.segment.families & port.node.speaks and not port.segment.slaac:
-            raise TopologyError(_nothing_in_common(port), node=port.node.name)
+    mute = [
+        port
+        for segment in segments
+        for port in segment.ports
+        if not segment.families & port.node.speaks and not segment.slaac
+    ]
+    if mute:
+        port = min(mute, key=lambda port: len(port.node.forwards))  # of two that cannot talk, blame the smaller
+        raise TopologyError(_nothing_in_common(port), node=port.node.name)
     return Wiring(ports, segments)
 
 
