@@ -98,7 +98,13 @@ class Attempt:
 
     def _drive(self, step: Callable[[], None]) -> None:
         """Take one step of the session, then act on its events and send what it wants sent."""
-        step()
+        try:
+            step()
+        except Exception as exc:  # a fault of ours: to whoever waits, not to the event loop
+            if self._done.done():
+                raise
+            self._done.set_exception(exc)
+            return
         while (event := self.session.next_event()) is not None:
             match event:
                 case PhaseChanged(phase=phase, at=at):

@@ -356,7 +356,13 @@ class TunnelClient:
         """
         if isinstance(self._attempt, UdpAttempt) and self.alive and delete_timeout_s > 0:
             await self._attempt.delete(delete_timeout_s)
-        self._tear_down()
+        device = self._device
+        if device is not None and device.kind == "tun":
+            self._device = None
+            self._tear_down()
+            await asyncio.to_thread(device.close)  # the kernel takes some 20 ms; nobody else need wait for it
+        else:
+            self._tear_down()
 
     def _tear_down(self) -> None:
         if self._timer is not None:

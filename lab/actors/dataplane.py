@@ -355,7 +355,9 @@ class ClientDataPlane:
     def _encapsulate(self, packet: bytes) -> None:
         if len(packet) < 40 or packet[0] >> 4 != 6:
             self._counters[Drop.NOT_IPV6] += 1
-        elif inner_destination(packet) in self._own:  # an unused part of a delegated prefix: it would come straight back
+        elif (
+            inner_destination(packet) in self._own
+        ):  # an unused part of a delegated prefix: it would come straight back
             self._counters[Drop.INNER_DESTINATION] += 1
         elif inner_source(packet) not in self._own:
             self._counters[unroutable_source(packet) or Drop.INNER_SOURCE] += 1

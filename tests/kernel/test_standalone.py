@@ -1,0 +1,184 @@
+"""Broker and client as programs on a machine of their own: a signal ends them and nothing of theirs is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from lab.actors.ping import ping
+from lab.kernel.build import Fabric, build
+from lab.kernel.process import Process
+from lab.topology.plan import Plan
+from lab.topology.planner import make_plan
+from tests.kernel.tunnels import assert_nothing_is_left, direct, until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("tun_fallback", "raw")]
+
+BROKER = """
+import logging, sys
+logging.disable()
+from ipaddress import IPv6Network
+from pathlib import Path
+from lab.actors.standalone import run_broker
+print_line = lambda text: print(text, flush=True)
+sys.exit(run_broker(pool=IPv6Network("2001:db8:f000::/36"), users={"ann": "secret"}, database=Path(sys.argv[1]),
+                    anonymous=False, say=print_line))
+"""
+CLIENT = """
+import json, logging, sys
+logging.disable()
+from lab.actors.standalone import ClientWish, run_client
+from lab.tsp import TunnelType
+print_line = lambda text: print(text, flush=True)
+options = json.loads(sys.argv[2])
+options["tunnel"] = TunnelType(options.get("tunnel", "v6anyv4"))
+wish = ClientWish(broker=sys.argv[1], **options)
+sys.exit(run_client(wish, on_report=lambda report: print_line(json.dumps(report.to_json())), say=print_line))
+"""
+
+
+_pipes: list[IO[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def _pipes_closed() -> Iterator[None]:
+    yield
+    while _pipes:
+        _pipes.pop().close()
+
+
+class Machine:
+    """A node with a program that prints lines."""
+
+    def __init__(self, fabric: Fabric, node: str, source: str, *arguments: str) -> None:
+        argv = [sys.executable, "-c", source, *arguments]
+        self.process: Process = fabric[node].popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert self.process.stdout is not None
+        self._pipe: IO[bytes] = self.process.stdout
+        _pipes.append(self._pipe)
+
+    async def line(self) -> str:
+        """The next line it prints."""
+        async with asyncio.timeout(20):
+            return (await asyncio.to_thread(self._pipe.readline)).decode()
+
+    async def end(self, number: int) -> int:
+        """Send a signal; the exit status."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(20):
+            return await self.process.wait()
+
+
+def plan() -> Plan:
+    return make_plan(direct())
+
+
+def wish(**options: object) -> str:
+    return json.dumps({"user": "ann", "password": "secret", "keepalive_interval_s": 1, **options})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_broker_and_client_and_removes_their_devices(number: int, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        made = plan()
+        fabric = build(made)
+        address, server = made.node("broker").ipv4, made.node("server").ipv6
+        assert address is not None
+        assert server is not None
+        broker = Machine(fabric, "broker", BROKER, str(tmp_path / "broker.db"))
+        try:
+            assert f"serves 2001:db8:f000::/36 on {address} port 3653" in await broker.line()
+            client = Machine(fabric, "client", CLIENT, f"{address}:3653", wish(lan="lo"))
+            report = json.loads(await client.line())
+            assert report["outcome"] == "ready"
+            assert report["prefix"].endswith("/64")
+            assert (await ping(fabric["client"], server, count=2)).received == 2
+            assert await client.end(number) == 0
+            assert_nothing_is_left(fabric["client"])
+            assert await broker.end(number) == 0
+            assert_nothing_is_left(fabric["broker"])
+        finally:
+            fabric.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_sets_a_dead_tunnel_up_again_with_the_same_address(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        made = plan()
+        fabric = build(made)
+        address = made.node("broker").ipv4
+        assert address is not None
+        try:
+            broker = Machine(fabric, "broker", BROKER, str(tmp_path / "broker.db"))
+            await broker.line()
+            client = Machine(fabric, "client", CLIENT, address, wish(tunnel="v6udpv4"))
+            first = json.loads(await client.line())
+            broker.process.kill()  # no time to say good-bye, nor to close the database
+            await broker.process.wait()
+            assert "dead" in await client.line()
+            broker = Machine(fabric, "broker", BROKER, str(tmp_path / "broker.db"))
+            await broker.line()
+            while (line := await client.line()).startswith("{"):
+                again = json.loads(line)
+                if again["outcome"] == "ready":
+                    break
+            assert again["client_ipv6"] == first["client_ipv6"]
+            assert await client.end(signal.SIGTERM) == 0
+            assert await broker.end(signal.SIGTERM) == 0
+        finally:
+            fabric.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_client_leaves_no_device() -> None:
+    async def scenario() -> None:
+        made = plan()
+        fabric = build(made)
+        address = made.node("broker").ipv4
+        assert address is not None
+        try:
+            broker = Machine(fabric, "broker", BROKER, ":memory:")
+            await broker.line()
+            client = Machine(fabric, "client", CLIENT, address, wish(tunnel="v6udpv4"))
+            await client.line()
+            await client.end(signal.SIGKILL)
+
+            def gone() -> bool:
+                try:
+                    assert_nothing_is_left(fabric["client"])
+                except AssertionError:
+                    return False
+                return True
+
+            await until(gone, "the device of the killed client going")
+            await broker.end(signal.SIGTERM)
+        finally:
+            fabric.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_first_set_up_that_fails_ends_the_client_with_status_1() -> None:
+    async def scenario() -> None:
+        made = plan()
+        fabric = build(made)
+        try:
+            client = Machine(fabric, "client", CLIENT, str(made.node("broker").ipv4), wish(transport="udp"))
+            report = json.loads(await client.line())
+            assert report["outcome"] == "unreachable"
+            async with asyncio.timeout(20):
+                assert await client.process.wait() == 1
+        finally:
+            fabric.close()
+
+    asyncio.run(scenario())
