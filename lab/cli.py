@@ -297,6 +297,27 @@ def run(
     return EXIT_DONE if done.status == "ok" else EXIT_FAILED
 
 
+@_verb("lab replay runs/home_nat-20260101-120000")
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run in virtual time.")],
+    as_json: Json = False,
+) -> int:
+    """Run a run of the virtual kernel again and compare, to the last byte.
+
+    Exit status 0 when the two are equal; 1 when they are not, with the first packet that differs.
+    """
+    from lab.replay import replay as run_again
+
+    found = run_again(folder, progress=_say)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        for change in found.changed:
+            print(f"changed since: {change}")
+        print(f"equal: {found.after}" if found.equal else f"different at {found.difference}")
+    return EXIT_DONE if found.equal else EXIT_FAILED
+
+
 @_verb("lab shell home_nat laptop -- ip address")
 def shell(
     context: typer.Context,

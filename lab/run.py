@@ -193,11 +193,13 @@ def run(
     facts: dict[str, Any] = {
         "format": 1,
         "topology": plan.name,
+        "file": str(topology.path),
         "title": topology.title,
         "status": "error",
         "message": "the run did not end",
         "parameters": values,
         "seed": seed,
+        "trials_asked": trials,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "engine": engine.name,
         "kernel": {**_kernel(), **engine.facts()},
@@ -237,7 +239,14 @@ def run(
     done = Run(folder, facts)
     if done.status == "ok":
         _check(topology, done, facts)
-        _write(folder / "run.json", facts)
+    if engine.repeatable:
+        from lab.replay import depends_on, digests
+
+        facts["digest"] = {
+            "files": digests(folder, facts["trials"]),
+            "depends_on": depends_on(facts, topology.path),
+        }
+    _write(folder / "run.json", facts)
     return Run(folder, facts)
 
 

@@ -22,6 +22,8 @@ class Engine(Protocol):
     """A way to get a Linux kernel and run the agent in it."""
 
     name: str
+    repeatable: bool
+    """Whether the same seed gives the same run, byte for byte."""
 
     def capabilities(self) -> Capabilities:
         """What its kernel can do."""
@@ -40,6 +42,7 @@ class HostEngine:
     """The machine's own kernel, real time."""
 
     name = "host"
+    repeatable = False
 
     def capabilities(self) -> Capabilities:
         return probe()
@@ -60,6 +63,7 @@ class VirtualEngine:
         self.seed = seed
         self.start_time_s = virtual.START_TIME_S if start_time_s is None else start_time_s
         self.real_time = real_time
+        self.repeatable = not real_time
 
     def capabilities(self) -> Capabilities:
         return virtual.capabilities()

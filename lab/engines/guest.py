@@ -88,3 +88,7 @@ def _probe() -> int:
 
 
 _TASKS: Final = {"agent": _agent, "probe": _probe}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

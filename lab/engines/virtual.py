@@ -69,8 +69,7 @@ def _boot(
     scratch = run_dir / _SCRATCH
     scratch.mkdir()
     try:
-        _write_init(scratch / "init", task)
-        command = _command(kernel.path, seed, start_time_s, real_time)
+        command = _command(kernel.path, task, seed, start_time_s, real_time)
         with (run_dir / _CONSOLE).open("wb") as console:
             began = time.monotonic()
             machine = subprocess.Popen(
@@ -83,7 +82,7 @@ def _boot(
                     "PYTHONPATH": str(_CHECKOUT),
                     "PATH": "/usr/bin:/bin",
                     "TMPDIR": _memory_folder(),
-                    "HOME": str(scratch),
+                    "HOME": "/",
                 },
                 start_new_session=True,  # so that Ctrl-C reaches this process only
             )
@@ -115,11 +114,12 @@ def capabilities() -> Capabilities:
     return Capabilities([Capability(**item) for item in json.loads(known.read_text())])
 
 
-def _command(kernel: Path, seed: int, start_time_s: int, real_time: bool) -> list[str]:
+def _command(kernel: Path, task: str, seed: int, start_time_s: int, real_time: bool) -> list[str]:
     """The kernel's command line.
 
-    The kernel mixes it into its random pool, so it holds the seed and nothing that differs between machines: what
-    lies in the run folder is reached through the working directory of the kernel's own process.
+    The kernel mixes it into its random pool, so it holds the seed and nothing that differs between two runs: the run
+    folder is the working directory of the kernel's own process.  (To walk a path costs the guest a different number
+    of clock readings for each depth of folders, so the guest never walks the run folder's path.)
     """
     clock = [] if real_time else ["time-travel=inf-cpu", f"time-travel-start={start_time_s * 1_000_000_000}"]
     return [
@@ -139,25 +139,18 @@ def _command(kernel: Path, seed: int, start_time_s: int, real_time: bool) -> lis
         "umid=lab",
         *clock,
         f"seed={seed}",
-        f"init=/proc/self/cwd/{_SCRATCH}/init",
+        f"init={sys.executable}",
+        f"PYTHONPATH={_CHECKOUT}",
         "PYTHONHASHSEED=0",
         "PYTHONDONTWRITEBYTECODE=1",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME=/run",
         "LC_ALL=C.UTF-8",
+        "--",
+        "-m",
+        "lab.engines.guest",
+        task,
     ]
-
-
-def _write_init(path: Path, task: str) -> None:
-    """The guest's first program: a script that goes straight to `lab.engines.guest`."""
-    path.write_text(
-        f"#!{sys.executable}\n"
-        "import sys\n"
-        f"sys.path.insert(0, {str(_CHECKOUT)!r})\n"
-        "from lab.engines.guest import main\n"
-        f"main({task!r})\n"
-    )
-    path.chmod(0o755)
 
 
 def _memory_folder() -> str:
