@@ -6,8 +6,8 @@ needs no tunnel, and asks its driver for the rest:
     TunnelRequested    the driver calls `offer` or `refuse`
     TunnelAccepted     the driver brings the tunnel up and calls `confirm`, or `refuse`
 
-It may take its time over that.  When meanwhile the client goes away or begins again (`SessionFailed`,
-`SessionRestarted`), the question is void and answering it raises `LocalProtocolError`.
+It may take its time over that: meanwhile the session neither fails nor times out.  It can only begin again
+(`SessionRestarted`, UDP); then the question is void, and answering it raises `LocalProtocolError`.
 
 A repeated datagram gets the answer of the first one again and is not carried out again.  A repeated VERSION may
 also be a client that began again on the same port, with the same numbers (RFC 5572 section 4.5.2): `Inbox` tells
@@ -118,12 +118,8 @@ class BrokerSession:
         if self.transport is Transport.UDP:
             self._receive_datagram(data, now)
         elif self.state is not BrokerState.CLOSED:
-            try:
-                self._stream.feed(data, now)
-            except RemoteProtocolError as error:
-                self._reject_message(error, Verb.OTHER, now)
-            else:
-                self._read_stream(now)
+            self._stream.feed(data, now)
+            self._read_stream(now)
 
     def eof(self, now: float) -> None:
         """The client closed the TCP connection.  A tunnel that is up, or about to be, is not touched by that."""
@@ -173,6 +169,7 @@ class BrokerSession:
         self._idle_since = now
         self._reply(self._offer_text(tunnel), now)
         self._read_stream(now)
+        self._after_eof(now)
 
     def refuse(self, status: int, text: str | None, now: float, *, brokers: tuple[str, ...] = ()) -> None:
         """Answer `TunnelRequested` or `TunnelAccepted` with an error; text None: the one of the status.
@@ -196,6 +193,7 @@ class BrokerSession:
         Raises `LocalProtocolError` unless `TunnelAccepted` was the last event.
         """
         self._go(BrokerSignal.CONFIRM)
+        self._idle_since = now
         self._reply(b"", now)
         self._read_stream(now)
         self._after_eof(now)
@@ -264,13 +262,17 @@ class BrokerSession:
 
     def _read_stream(self, now: float) -> None:
         while self.state is not BrokerState.CLOSED and self.state not in _OURS:
-            body = self._stream.next()
+            try:
+                body = self._stream.next()
+            except RemoteProtocolError as error:
+                self._reject_message(error, Verb.OTHER, now)
+                return
             if body is None:
                 return
             self._carry_out(body, verb_of(body), now)
 
     def _after_eof(self, now: float) -> None:
-        if not self._ended or self.state in (BrokerState.CLOSED, BrokerState.CONFIRMING):
+        if not self._ended or self.state is BrokerState.CLOSED or self.state in _OURS:
             return
         if self.state is BrokerState.UP:
             self._go(BrokerSignal.CLOSE)
@@ -485,7 +487,7 @@ class BrokerSession:
         self._close_reason = self._forget_at = None
 
     def _idle_deadline(self) -> float | None:
-        if self._idle_since is None or self.state in (BrokerState.UP, BrokerState.CLOSED):
+        if self._idle_since is None or self.state in (BrokerState.UP, BrokerState.CLOSED, *_OURS):
             return None
         return self._idle_since + self.config.idle_timeout_s
 

@@ -90,30 +90,36 @@ class MessageStream:
         self._last_byte_at = 0.0
         self._no_more = False  # the rest counts as a whole message: silence or the end of the stream
         self._ended = False
+        self._overflow = False
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take bytes from the connection.  Raises `RemoteProtocolError` when too many wait for their end."""
+        """Take bytes from the connection; what does not fit is dropped, and `next` will say so."""
         if not data:
             return
-        self._buffer += data
+        room = MAX_MESSAGE - len(self._buffer)
+        self._overflow = self._overflow or len(data) > room
+        self._buffer += data[:room]
         self._last_byte_at = now
         self._no_more = False
-        if len(self._buffer) > MAX_MESSAGE:
-            self._buffer = b""
-            raise MessageError(f"a message longer than {MAX_MESSAGE} bytes")
 
     def end(self) -> None:
         """The peer will send nothing more; what is there counts as a whole message."""
         self._no_more = self._ended = True
 
     def next(self) -> bytes | None:
-        """The next whole message, or None while there is none.  Never an empty one."""
+        """The next whole message, or None while there is none.  Never an empty one.
+
+        Raises `RemoteProtocolError` once when there was more to read than `MAX_MESSAGE` bytes and no message in it.
+        """
         stripped = self._buffer.lstrip(BLANKS)
         if b"\0" in self._buffer[: len(self._buffer) - len(stripped)]:
             self.skipped_nul = True
         self._buffer = stripped
         end = self._message_end()
         if end is None:
+            if self._overflow:
+                self._overflow, self._buffer = False, b""
+                raise MessageError(f"a message longer than {MAX_MESSAGE} bytes")
             return None
         message, self._buffer = self._buffer[:end], self._buffer[end:]
         return message

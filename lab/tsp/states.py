@@ -128,7 +128,8 @@ CLIENT: Final[Mapping[ClientState, Mapping[ClientSignal, ClientState]]] = {
 
 _B, _BS = BrokerState, BrokerSignal
 _AGAIN: Final = {_BS.RESTART: _B.START}
-_OVER: Final = {_BS.FAILURE: _B.CLOSED, _BS.CLOSE: _B.CLOSED}
+_CLOSING: Final = {_BS.CLOSE: _B.CLOSED}
+_OVER: Final = {_BS.FAILURE: _B.CLOSED, **_CLOSING}
 _ELSEWHERE: Final = {_BS.REDIRECTION: _B.CLOSED}
 
 BROKER: Final[Mapping[BrokerState, Mapping[BrokerSignal, BrokerState]]] = {
@@ -145,7 +146,8 @@ BROKER: Final[Mapping[BrokerState, Mapping[BrokerSignal, BrokerState]]] = {
     _B.WAIT_DIGEST: {_BS.CREDENTIALS: _B.WAIT_POLL, **_AGAIN, **_OVER},
     _B.WAIT_POLL: {_BS.POLL: _B.WAIT_CREATE, _BS.CREATE: _B.DECIDING, **_AGAIN, **_ELSEWHERE, **_OVER},
     _B.WAIT_CREATE: {_BS.CREATE: _B.DECIDING, **_AGAIN, **_ELSEWHERE, **_OVER},
-    _B.DECIDING: {_BS.OFFER: _B.OFFERED, _BS.REFUSE: _B.CLOSED, **_AGAIN, **_OVER},
+    # While the broker itself has the next word, nothing from the client counts but a new beginning.
+    _B.DECIDING: {_BS.OFFER: _B.OFFERED, _BS.REFUSE: _B.CLOSED, **_AGAIN, **_CLOSING},
     _B.OFFERED: {
         _BS.ACCEPT: _B.CONFIRMING,
         _BS.REJECT: _B.CLOSED,
@@ -155,15 +157,15 @@ BROKER: Final[Mapping[BrokerState, Mapping[BrokerSignal, BrokerState]]] = {
         **_AGAIN,
         **_OVER,
     },
-    _B.CONFIRMING: {_BS.CONFIRM: _B.UP, _BS.REFUSE: _B.CLOSED, **_AGAIN, **_OVER},
+    _B.CONFIRMING: {_BS.CONFIRM: _B.UP, _BS.REFUSE: _B.CLOSED, **_AGAIN, **_CLOSING},
     # Nothing wrong that a client sends ends a tunnel that is up: anyone can send from its address.
     _B.UP: {
         _BS.ACCEPT: _B.UP,
         _BS.INFO: _B.UP,
         _BS.CREATE: _B.DECIDING,
         _BS.DELETE: _B.CLOSED,
-        _BS.CLOSE: _B.CLOSED,
         **_AGAIN,
+        **_CLOSING,
     },
     _B.CLOSED: {**_AGAIN},
 }

@@ -582,7 +582,7 @@ def test_driver_can_redirect_one_request() -> None:
 
 
 @pytest.mark.parametrize("transport", BOTH)
-@pytest.mark.parametrize("make", [begun, asked, offered])
+@pytest.mark.parametrize("make", [begun, offered])
 def test_set_up_that_stands_still_is_given_up(make: Callable[[Transport], RawClient], transport: Transport) -> None:
     client = make(transport)
     client.pass_time(129.9)
@@ -630,7 +630,32 @@ def test_connection_closed_right_after_accept_still_gives_a_tunnel() -> None:
     assert not [event for event in client.events if isinstance(event, SessionFailed)]
 
 
-@pytest.mark.parametrize("make", [begun, asked, offered])
+@pytest.mark.parametrize("transport", BOTH)
+def test_driver_may_take_any_time_to_decide(transport: Transport) -> None:
+    client = asked(transport)
+    client.pass_time(1000.0)
+    client.session.offer(tunnel(), client.now)
+    assert len(client.answers()) == 1
+    client.pass_time(129.0)
+    client.ask(ACCEPT)
+    client.pass_time(1000.0)
+    client.session.confirm(client.now)
+    assert client.session.state is BrokerState.UP
+
+
+def test_connection_closed_while_the_driver_decides_fails_when_it_has_decided() -> None:
+    client = asked(Transport.TCP)
+    client.ask(b"x" * 100_000)
+    client.session.eof(client.now)
+    client.answers()
+    assert not [event for event in client.events if isinstance(event, SessionFailed)]
+    client.session.offer(tunnel(), client.now)
+    client.answers()
+    only(client, SessionFailed)
+    assert client.session.closed
+
+
+@pytest.mark.parametrize("make", [begun, offered])
 def test_connection_closed_during_set_up_fails_it(make: Callable[[Transport], RawClient]) -> None:
     client = make(Transport.TCP)
     client.session.eof(client.now)

@@ -129,9 +129,20 @@ def test_stream_keeps_no_more_than_one_message() -> None:
     stream = MessageStream(lists_follow=False)
     stream.feed(b"x" * MAX_MESSAGE, 0.0)
     assert stream.next() is None
+    stream.feed(b"x", 0.0)
     with pytest.raises(RemoteProtocolError):
-        stream.feed(b"x", 0.0)
+        stream.next()
     assert stream.next() is None
+    stream.feed(b"VERSION=2.0.0\r\n", 0.0)
+    assert stream.next() == b"VERSION=2.0.0"
+
+
+def test_whole_messages_before_one_that_is_too_long_are_read() -> None:
+    stream = MessageStream(lists_follow=False)
+    stream.feed(b"VERSION=2.0.0\r\n" + b"x" * 10 * MAX_MESSAGE, 0.0)
+    assert stream.next() == b"VERSION=2.0.0"
+    with pytest.raises(RemoteProtocolError):
+        stream.next()
 
 
 def test_frame_that_would_never_fit_is_handed_on_to_be_refused() -> None:

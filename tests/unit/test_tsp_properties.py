@@ -96,6 +96,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
 
 
 @pytest.mark.parametrize("name", PARSERS)
+@settings(max_examples=40)
 @given(body=noise)
 def test_parsers_raise_nothing_but_the_peers_error(name: str, body: bytes) -> None:
     with suppress(RemoteProtocolError):
@@ -152,6 +153,7 @@ messages = st.builds(
 )
 
 
+@settings(max_examples=60)
 @given(message=messages)
 def test_message_survives_the_wire(message: TunnelMessage) -> None:
     text = format_tunnel(message)
@@ -199,7 +201,7 @@ def data(transport: Transport, number: int, body: bytes) -> bytes:
     return body if transport is Transport.TCP else format_header(Header(240 + number, number)) + body
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(
     bodies=st.lists(noise, max_size=10),
     raw=st.booleans(),
@@ -236,7 +238,7 @@ def test_broker_survives_any_client(bodies: list[bytes], raw: bool, transport: T
     assert session.counters.bytes_sent >= sent
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(
     bodies=st.lists(noise, max_size=10),
     raw=st.booleans(),
