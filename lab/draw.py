@@ -195,6 +195,8 @@ def _place(nodes: dict[str, _Node], links: list[_Link], graph: nx.Graph[str]) ->
     for parent, child in nx.bfs_edges(graph, root):
         nodes[child].parent = parent
         nodes[parent].children.append(child)
+    for node in nodes.values():
+        node.children = _side_by_side(node.children, graph)
     sides: dict[int, list[str]] = {-1: [], 1: []}
     for branch in nodes[root].children:
         sides[-1 if _holds_client(nodes, branch) else 1].append(branch)
@@ -205,6 +207,18 @@ def _place(nodes: dict[str, _Node], links: list[_Link], graph: nx.Graph[str]) ->
         middle = (leaf - 1) / 2
         for name in _below(nodes, branches):
             nodes[name].row -= middle
+
+
+def _side_by_side(names: list[str], graph: nx.Graph[str]) -> list[str]:
+    """The names with those that are linked to each other next to each other, as far as that goes."""
+    left: list[str] = list(names)
+    ordered: list[str] = []
+    while left:
+        linked = {name: [other for other in left if other in graph[name]] for name in left}
+        near = [name for name in left if ordered and name in graph[ordered[-1]]]
+        ordered.append(near[0] if near else min(left, key=lambda name: len(linked[name]) or 99))
+        left.remove(ordered[-1])
+    return ordered
 
 
 def _middle(nodes: dict[str, _Node], graph: nx.Graph[str]) -> str:
@@ -415,13 +429,19 @@ def _draw_loop_link(axes: Axes, nodes: dict[str, _Node], link: _Link, detour: fl
     a, b = nodes[link.a.node], nodes[link.b.node]
     if a.column == b.column:
         upper, lower = (link.a, link.b) if a.y > b.y else (link.b, link.a)
-        _line(axes, [(a.x, a.y), (b.x, b.y)])
+        x = a.x
+        if any(other.column == a.column and min(a.y, b.y) < other.y < max(a.y, b.y) for other in nodes.values()):
+            x += (-1 if a.column < 0 else 1) * (_room(nodes, a.column) - _GAP / 4)
+        _line(axes, [(a.x, a.y), (x, a.y), (x, b.y), (b.x, b.y)])
+        away, side = (-0.08, "right") if x < a.x else (0.08, "left")
         y = nodes[lower.node].y + 0.42 + _LINE * len(lower.lines)
         for number, text in enumerate(upper.lines + lower.lines):
             shift = 0.06 if number < len(upper.lines) else -0.02
-            _text(axes, a.x + 0.08, y + shift + (len(upper.lines) - number) * _LINE, text, "end", ha="left", va="top")
+            at = y + shift + (len(upper.lines) - number) * _LINE
+            _text(axes, x + away, at, text, "end", ha=side, va="top")
         if link.impairment:
-            _text(axes, a.x - 0.08, y, link.impairment, "impairment", ha="right", va="center", style="italic")
+            other = "left" if side == "right" else "right"
+            _text(axes, x - away, y, link.impairment, "impairment", ha=other, va="center", style="italic")
         return
     left, right = (link.a, link.b) if a.x < b.x else (link.b, link.a)
     start, end = _climb(nodes, nodes[left.node], 1), _climb(nodes, nodes[right.node], -1)

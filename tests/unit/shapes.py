@@ -156,8 +156,24 @@ def ipv6_backbone() -> Network:
     return net
 
 
+def mesh() -> Network:
+    """Four routers, not all linked to all, with clients at three of them."""
+    net = Network("mesh")
+    for name in ("a", "b", "c", "d"):
+        net.router(name)
+    net.broker("broker")
+    net.link("a", "broker")
+    for name in ("b", "c", "d"):
+        net.link("a", name)
+        net.client(f"c{name}")
+        net.link(f"c{name}", name)
+    net.link("b", "c")
+    net.link("b", "d", delay_ms=3)
+    return net
+
+
 HARDER: Final[dict[str, Callable[[], Network]]] = {
-    shape.__name__: shape for shape in (direct, home_lan, ring, ipv6_backbone)
+    shape.__name__: shape for shape in (direct, home_lan, ring, ipv6_backbone, mesh)
 }
 
 ALL: Final[dict[str, Callable[[], Network]]] = {**LESSONS, **HARDER}
