@@ -593,6 +593,14 @@ def test_set_up_that_stands_still_is_given_up(make: Callable[[Transport], RawCli
     assert client.session.closed
 
 
+def test_client_that_keeps_asking_the_same_is_still_there() -> None:
+    client = begun()
+    for _ in range(5):
+        client.pass_time(100.0)
+        assert client.ask(VERSION, sequence=240, timestamp=0) == [CAPABILITY]
+    assert client.session.state is BrokerState.WAIT_AUTHENTICATE
+
+
 def test_connection_that_says_nothing_is_given_up() -> None:
     client = RawClient(broker_session(Transport.TCP))
     assert client.session.timer() == 0.0
