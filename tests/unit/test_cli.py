@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 import lab
-import lab.kernel
+import lab.replay
 import lab.run
 from lab import cli
 from lab.errors import (
@@ -25,8 +26,9 @@ from lab.errors import (
     TunnelRefused,
     UsageError,
 )
+from lab.replay import Difference, Replay
 
-VERBS: Final = ("check", "list", "show", "run", "shell", "demo", "kernel", "broker", "client")
+VERBS: Final = ("check", "list", "show", "run", "shell", "replay", "demo", "kernel", "broker", "client")
 
 Capture = pytest.CaptureFixture[str]
 
@@ -116,6 +118,7 @@ def test_help_of_every_verb_has_an_example(verb: str, capsys: Capture) -> None:
         (["shell", "home_nat", "lapdog"], "the nodes are laptop"),
         (["show", "nowhere/home_nat.py"], "no file"),
         (["run", "home_nat", "--on", "mars"], "auto"),
+        (["replay", "/nonexistent/run"], "no run folder"),
     ],
 )
 def test_a_mistake_in_the_command_line_is_explained_with_status_2(
@@ -181,6 +184,21 @@ def test_an_error_is_one_sentence_on_standard_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"lab: building\nlab: {error}\n"
+
+
+@pytest.mark.parametrize(("difference", "exit_status"), [(None, 0), ("broker-eth0.pcap: packet 3", 1)])
+def test_a_replay_that_differs_has_status_1(
+    difference: str | None, exit_status: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = None if difference is None else Difference(*difference.split(": "))
+    replayed = Replay(before="ab" * 32, after="cd" * 32, changed=("seed was 1 and is 2",), difference=words)
+    monkeypatch.setattr(lab.replay, "replay", lambda folder, progress: replayed)
+    assert cli.main(["replay", "runs/1"]) == exit_status
+    out = capsys.readouterr().out
+    assert "seed was 1 and is 2" in out
+    assert (difference or "equal: cd") in out
+    assert cli.main(["replay", "runs/1", "--json"]) == exit_status
+    assert json.loads(capsys.readouterr().out)["equal"] is (difference is None)
 
 
 def test_an_interrupted_run_has_the_status_of_an_interrupted_program(runs: Runs, capsys: Capture) -> None:
