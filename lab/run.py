@@ -167,11 +167,13 @@ def run(
     timeout_s: float = 600.0,
     start_time_s: int | None = None,
     real_time: bool = False,
+    capture: bool = True,
     progress: Progress | None = None,
 ) -> Run:
     """Run a topology and check it; the run folder as a `Run`, whatever its status.
 
-    `name` is a topology's name or file.  `parameters` are those of its `build`, as values or as text.  Raises
+    `name` is a topology's name or file.  `parameters` are those of its `build`, as values or as text.  Without
+    `capture` no packets are recorded, which saves time where only the figures count.  Raises
     UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both before
     anything is made, and RunFailed when the kernel or the agent broke down.
     """
@@ -218,6 +220,7 @@ def run(
             "seed": seed,
             "trials": trials,
             "timeout_s": timeout_s,
+            "capture": capture,
         },
     )
     say(f"{plan.name}: {len(plan.nodes)} nodes on the {engine.name} kernel, recorded in {folder}")
