@@ -278,7 +278,7 @@ def test_a_drawing_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_p
 
 
 def with_capabilities(monkeypatch: pytest.MonkeyPatch, *capabilities: Capability) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lab.kernel.caps", SimpleNamespace(probe=lambda: list(capabilities)))
+    monkeypatch.setitem(sys.modules, "lab.kernel.caps", SimpleNamespace(probe=lambda: list(capabilities)))
 
 
 def test_check_tells_the_way_out_of_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
