@@ -72,7 +72,7 @@ def settings_from_options(name: str, address: IPv4Address, options: Mapping[str,
     bounds = {f.name for f in fields(Limits)}
     unknown = set(options) - own - bounds - {"realm", "anonymous"}
     if unknown:
-        known = ", ".join(sorted(own | bounds | {"realm", "anonymous", "pool", "users"}))
+        known = ", ".join(sorted(own | bounds | {"realm", "anonymous", "pool", "users", "shortest_prefix"}))
         raise UsageError(f"{name}: a broker has no option {', '.join(sorted(unknown))}; it has {known}")
     return BrokerSettings(
         address=address,

@@ -11,6 +11,7 @@ import pytest
 from lab.actors.advertise import Advertiser, global_address
 from lab.actors.transfer import transfer
 from lab.topology.network import Network
+from lab.tsp import BrokerSession
 from tests.kernel.tunnels import assert_nothing_is_left, behind_nat, direct, tunnels, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("tun_fallback", "raw")]
@@ -52,6 +53,24 @@ def test_udp_set_up_takes_the_round_trips_of_the_protocol() -> None:
                 client = await net.connected("client", mechanism=mechanism, user=user, password=user and "secret")
                 assert client.report.round_trips == round_trips
                 await client.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_the_tunnel_is_up_before_the_acceptance_is_answered(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with tunnels(direct()) as net:
+            up_at_confirm: list[int] = []
+            confirm = BrokerSession.confirm
+
+            def watched(self: BrokerSession, now: float) -> None:
+                up_at_confirm.append(len(net.broker.tunnels))
+                confirm(self, now)
+
+            monkeypatch.setattr(BrokerSession, "confirm", watched)
+            await net.connected("client", "v6v4", transport)
+            assert up_at_confirm == [1]
 
     asyncio.run(scenario())
 
