@@ -59,12 +59,15 @@ class TunnelClient:
         first_packet_timeout_s: float = 3.0,
         missed_limit: int = 3,
         default_route: bool = True,
+        use_sit: bool = True,
     ) -> None:
         """`transport` "auto" is UDP, and TCP when UDP gets no answer.
 
         `connect_timeout_s` bounds a TCP connect, `setup_timeout_s` each attempt as a whole,
         `first_packet_timeout_s` the wait for an echo through the new tunnel (0: do not send one).
-        `missed_limit` unanswered keepalives in a row mean that the tunnel is dead.  Raises UsageError.
+        `missed_limit` unanswered keepalives in a row mean that the tunnel is dead.  A v6v4 tunnel is the kernel's
+        `sit` device where there is one and `use_sit` allows it; the kernel then counts packets, not `counters`.
+        Raises UsageError.
         """
         transport = transport.value if isinstance(transport, Transport) else transport
         if transport not in TRANSPORTS:
@@ -87,6 +90,7 @@ class TunnelClient:
         self._first_packet_timeout_s = first_packet_timeout_s
         self._missed_limit = missed_limit
         self._default_route = default_route
+        self._use_sit = use_sit
         self._log = logging.LoggerAdapter(log, {"node": namespace.name})
         self._report: SetupReport | None = None
         self._attempt: Attempt | None = None
@@ -239,7 +243,7 @@ class TunnelClient:
         by_udp = tunnel.type is TunnelType.V6UDPV4
         if isinstance(attempt, UdpAttempt) and not by_udp:
             attempt.stay()
-        self._device = None if by_udp else self._open_sit(tunnel)
+        self._device = self._open_sit(tunnel) if self._use_sit and not by_udp else None
         if self._device is None:
             device = self._device = PacketDevice.open(self.namespace, self.device, self.mtu)
             if by_udp:

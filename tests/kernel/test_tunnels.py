@@ -111,6 +111,21 @@ def test_a_megabyte_arrives_whole_in_both_directions(tunnel: str) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.needs("sit")
+def test_the_kernels_own_6in4_device_carries_a_v6v4_tunnel() -> None:
+    async def scenario() -> None:
+        async with tunnels(direct()) as net:
+            client = await net.connected("client", "v6v4", use_sit=True)
+            assert client.report.data_plane == "sit"
+            assert (await net.ping("client", "server", size=1280)).received == 2
+            report = await transfer(net["client"], net["server"], net.ipv6("server"), size=200_000, rng=net.rng)
+            assert report.intact
+            await client.close()
+            assert_nothing_is_left(net["client"])
+
+    asyncio.run(scenario())
+
+
 def test_it_works_as_well_where_there_is_no_tun_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.kernel.tun._TUN_NODE", "/dev/net/no-such-device")
 

@@ -61,7 +61,11 @@ class Tunnels:
         return address
 
     def client(self, name: str, tunnel: str = "v6anyv4", transport: str = "udp", **options: Any) -> TunnelClient:
-        """A client on node `name`; `options` are fields of ClientConfig or arguments of TunnelClient."""
+        """A client on node `name`; `options` are fields of ClientConfig or arguments of TunnelClient.
+
+        It carries its packets itself, also on a kernel with `sit`, unless it is told to use that.
+        """
+        options.setdefault("use_sit", False)
         fields = {"user", "password", "prefix_length", "keepalive_interval_s", "retransmission", "client_address"}
         asked = {key: options.pop(key) for key in list(options) if key in fields}
         if mechanism := options.pop("mechanism", None):
