@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
@@ -60,11 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What follows belongs to the command on the node, whether a node is named or not.
         at = arguments.index("--")
         arguments, command = arguments[:at], arguments[at + 1 :]
+    _look_in_sbin()
     try:
         app(arguments, prog_name="lab", obj=command)
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     return EXIT_DONE
+
+
+def _look_in_sbin() -> None:
+    """Extend the PATH to where nft and ip are: Debian's ordinary users do not have it there."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path += [folder for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin") if folder not in path]
+    os.environ["PATH"] = os.pathsep.join(path)
 
 
 def exit_status(error: LabError) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,14 @@ Runs = Callable[[str | BaseException], list[tuple[str, dict[str, Any]]]]
 def test_version_is_printed(capsys: Capture) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"lab {lab.__version__}\n"
+
+
+def test_tools_of_the_system_are_found_by_ordinary_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/home/ann/bin:/usr/bin:/bin")
+    assert cli.main(["--version"]) == 0
+    assert os.environ["PATH"] == "/home/ann/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+    assert cli.main(["--version"]) == 0
+    assert os.environ["PATH"].count("/usr/sbin") == 1
 
 
 def test_every_verb_is_listed_by_help(capsys: Capture) -> None:
