@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import cos, pi, sin
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch, Patch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
@@ -22,7 +22,7 @@ def icon(kind: str, x: float, y: float) -> list[Patch]:
     return _ICONS.get(kind, _host)(x, y)
 
 
-def _style(face: str = "white", width: float = 1.3) -> dict[str, object]:
+def _style(face: str = "white", width: float = 1.3) -> dict[str, Any]:
     return {"facecolor": face, "edgecolor": _INK, "linewidth": width}
 
 
@@ -61,10 +61,12 @@ def _host(x: float, y: float) -> list[Patch]:
 
 def _nat(x: float, y: float) -> list[Patch]:
     """A diamond with one address going in as another."""
-    diamond = Polygon(
-        [(x - 0.36, y), (x, y + 0.29), (x + 0.36, y), (x, y - 0.29)], closed=True, **_style("#fff4e0")
-    )
-    return [diamond, _arrow((x - 0.19, y + 0.06), (x + 0.19, y + 0.06)), _arrow((x + 0.19, y - 0.06), (x - 0.19, y - 0.06))]
+    diamond = Polygon([(x - 0.36, y), (x, y + 0.29), (x + 0.36, y), (x, y - 0.29)], closed=True, **_style("#fff4e0"))
+    return [
+        diamond,
+        _arrow((x - 0.19, y + 0.06), (x + 0.19, y + 0.06)),
+        _arrow((x + 0.19, y - 0.06), (x - 0.19, y - 0.06)),
+    ]
 
 
 def _firewall(x: float, y: float) -> list[Patch]:
