@@ -19,11 +19,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from lab.engines import bundle
 from lab.errors import UsageError
 from lab.run import Run, run
 from lab.wire import classify, read_pcap
 
-_PACKAGE: Final = Path(__file__).parent
 _INSIDE: Final = ("defusedxml",)
 """Packages that are imported inside a kernel and so could change what happens there."""
 
@@ -46,19 +46,16 @@ def depends_on(facts: Mapping[str, Any], topology: Path) -> dict[str, Any]:
     The two paths are among it because the guest reads its programs from there, and to walk a longer path costs it
     more readings of its clock.
     """
-    sources = hashlib.sha256()
-    for file in sorted(_PACKAGE.rglob("*.py")):
-        sources.update(f"{file.relative_to(_PACKAGE)}\0".encode() + file.read_bytes())
     return {
         "kernel": facts["kernel"]["sha256"],
         "start_time_s": facts["kernel"]["start_time_s"],
         "seed": facts["seed"],
         "parameters": facts["parameters"],
         "topology": hashlib.sha256(topology.read_bytes()).hexdigest(),
-        "lab": sources.hexdigest(),
+        "lab": bundle.source_hash(),
         "python": platform.python_version(),
         "python_path": sys.executable,
-        "lab_path": str(_PACKAGE),
+        "lab_path": str(bundle.compiled()),
         "packages": {name: importlib.metadata.version(name) for name in _INSIDE},
     }
 

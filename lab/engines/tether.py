@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     if child == 0:
         libc.set_parent_death_signal(signal.SIGKILL)
         if os.getppid() == me:
-            os.execvp(argv[1], argv[1:])
+            os.execvp(argv[1], list(argv[1:]))
         os._exit(127)
     program = os.pidfd_open(child)
     poll = select.poll()

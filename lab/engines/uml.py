@@ -129,13 +129,20 @@ def _requested() -> Iterator[str]:
             yield line.strip()
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The user's cache folder of this project.  Raises UsageError when it cannot be made."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(base) / "lab3653" / "kernels"
+    folder = Path(base) / "lab3653"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise UsageError(f"cannot make {folder}: {exc.strerror}; set XDG_CACHE_HOME to a folder of yours") from exc
+    return folder
+
+
+def _cache() -> Path:
+    folder = cache_folder() / "kernels"
+    folder.mkdir(exist_ok=True)
     return folder
 
 

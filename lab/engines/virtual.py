@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import lab
-from lab.engines import guest, uml
+from lab.engines import bundle, guest, uml
 from lab.errors import MissingFeature, RunFailed
 from lab.kernel.caps import Capabilities, Capability
 
@@ -140,7 +140,7 @@ def _command(kernel: Path, task: str, seed: int, start_time_s: int, real_time: b
         *clock,
         f"seed={seed}",
         f"init={sys.executable}",
-        f"PYTHONPATH={_CHECKOUT}",
+        f"PYTHONPATH={bundle.compiled()}",
         "PYTHONHASHSEED=0",
         "PYTHONDONTWRITEBYTECODE=1",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
