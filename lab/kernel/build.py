@@ -1,20 +1,18 @@
 """Carry out a plan: namespaces, links, addresses, routes and rules, in few and large netlink messages.
 
 Consecutive `AddLink` steps go out together; the other netlink steps are gathered per namespace and sent in their
-order before the next kind of step needs them.  When `build` comes back every link carries packets: the kernel
-switches a veth's queue on a moment after its two ends came up, and drops what is sent before.
+order before the next kind of step needs them.  When `build` comes back every link carries packets and every address
+answers: see `lab.kernel.settle`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
 
 from lab.errors import KernelRefused
-from lab.kernel import links, netlink, nft
+from lab.kernel import links, netlink, nft, settle
 from lab.kernel.namespace import Namespace, raise_descriptor_limit
-from lab.kernel.netlink import OPERSTATE_UP, Request
+from lab.kernel.netlink import Request
 from lab.topology.plan import (
     AddAddress,
     AddBridge,
@@ -29,9 +27,6 @@ from lab.topology.plan import (
     Shape,
     Step,
 )
-
-_SETTLE_S: Final = 5.0
-"""How long a link may take to carry packets after both ends are up."""
 
 
 class Fabric(Mapping[str, Namespace]):
@@ -93,8 +88,9 @@ class _Builder:
         self._links: list[AddLink] = []
         self._requests: dict[str, list[Request]] = {}
         self._rules: dict[Namespace, str] = {}
-        self._up: dict[str, list[tuple[str, int]]] = {}
+        self._up: set[tuple[str, str]] = set()
         self._ends: list[AddLink] = []
+        self._addresses: list[AddAddress] = []
 
     def take(self, step: Step) -> None:
         match step:
@@ -111,9 +107,10 @@ class _Builder:
                     self._request(node, netlink.set_master(port, iface, index))
             case AddAddress(node, iface, index, address):
                 self._request(node, netlink.add_address(iface, index, address))
+                self._addresses.append(step)
             case SetUp(node, iface, index):
                 self._request(node, netlink.set_up(iface, index))
-                self._up.setdefault(node, []).append((iface, index))
+                self._up.add((node, iface))
             case AddRoute(node, dst, via, _, index):
                 self._request(node, netlink.add_route(dst, via, index))
             case AddNeighbor(node, iface, index, address, mac):
@@ -200,23 +197,18 @@ class _Builder:
         self._ends += steps
 
     def _settle(self) -> None:
-        """Wait until every link whose two ends were set up, and every bridge, carries packets."""
-        up = {(node, iface) for node, ifaces in self._up.items() for iface, _ in ifaces}
-        waiting: dict[str, list[tuple[str, int]]] = {}
+        """Wait until every link whose two ends were set up carries packets, and the addresses there are usable."""
+        links: dict[Namespace, list[tuple[str, int]]] = {}
+        carrying: set[tuple[str, str]] = set()
         for step in self._ends:
-            if (step.a, step.a_iface) in up and (step.b, step.b_iface) in up:
-                waiting.setdefault(step.a, []).append((step.a_iface, step.a_index))
-                waiting.setdefault(step.b, []).append((step.b_iface, step.b_index))
-        deadline = time.monotonic() + _SETTLE_S
-        while waiting:
-            left: dict[str, list[tuple[str, int]]] = {}
-            for node, ifaces in waiting.items():
-                states = self._node(node).netlink.links(ifaces)
-                if slow := [(s.name, s.number) for s in states if s.operstate != OPERSTATE_UP]:
-                    left[node] = slow
-            if left and time.monotonic() > deadline:
-                node, ifaces = next(iter(left.items()))
-                raise KernelRefused(node, f"bring up {ifaces[0][0]}", 0, f"carries no packets after {_SETTLE_S:g} s")
-            if left:
-                time.sleep(0.002)
-            waiting = left
+            ends = (step.a, step.a_iface, step.a_index), (step.b, step.b_iface, step.b_index)
+            if all(end[:2] in self._up for end in ends):
+                for node, iface, index in ends:
+                    links.setdefault(self._node(node), []).append((iface, index))
+                    carrying.add((node, iface))
+        settle.links_carry(links)
+        addresses: dict[Namespace, list[str]] = {}
+        for given in self._addresses:
+            if ":" in given.address and (given.node, given.iface) in carrying:
+                addresses.setdefault(self._node(given.node), []).append(given.address)
+        settle.addresses_answer(addresses)

@@ -11,6 +11,7 @@ Format: draft-ietf-opsawg-pcap, the variant with nanoseconds (magic a1b23c4d).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -107,12 +108,13 @@ class Capture:
         for _ in range(at_most):
             try:
                 packet, control, _, _ = self._socket.recvmsg(_SNAPLEN, 64)
-            except OSError as exc:
-                # Nothing waits, or the interface went down or away: then there is no more to record.
+            except BlockingIOError:
                 more = False
-                if not isinstance(exc, BlockingIOError) and self._loop is not None:
-                    self._loop.remove_reader(self._socket)
                 break
+            except OSError as exc:
+                if exc.errno != errno.ENETDOWN:
+                    raise
+                continue  # said once, when the interface goes down or away: what it left can still be read
             seconds, nanoseconds = _timespec.unpack(control[0][2])
             parts += (_record.pack(seconds, nanoseconds, len(packet), len(packet)), packet)
             self.packets += 1

@@ -10,6 +10,7 @@ Layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h; r
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -26,6 +27,7 @@ RTM_DELADDR: Final = 21
 RTM_NEWROUTE: Final = 24
 RTM_NEWNEIGH: Final = 28
 RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
 
 NLM_F_REQUEST: Final = 0x001
 NLM_F_REPLACE: Final = 0x100
@@ -36,6 +38,8 @@ ADD: Final = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
 IFF_UP: Final = 0x1
 IFF_NOARP: Final = 0x80
 IFF_MULTICAST: Final = 0x1000
+IFF_LOWER_UP: Final = 0x10000
+"""Up, and the other end of the link is too."""
 
 _IFLA_ADDRESS: Final = 1
 IFLA_IFNAME: Final = 3
@@ -63,6 +67,7 @@ _RTPROT_STATIC: Final = 4
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RTN_UNICAST: Final = 1
+_RTN_LOCAL: Final = 2
 
 _NDA_DST: Final = 1
 _NDA_LLADDR: Final = 2
@@ -325,6 +330,19 @@ class Netlink:
             if kind == RTM_NEWLINK
             for state in [_parse_link(body)]
         ]
+
+    def is_local(self, address: str) -> bool:
+        """Whether a packet to `address` ("2001:db8::1", with or without a prefix length) is for this namespace."""
+        family, packed, _ = _prefix(address)
+        body = _rtmsg.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, packed)
+        ask = Request(f"look up the route to {address}", message(RTM_GETROUTE, NLM_F_REQUEST, body))
+        try:
+            answers = list(self._exchange([ask]))
+        except KernelRefused as exc:
+            if exc.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+                return False
+            raise
+        return any(_rtmsg.unpack_from(body)[7] == _RTN_LOCAL for kind, body in answers if kind == RTM_NEWROUTE)
 
     def _exchange(self, batch: Sequence[Request]) -> Iterator[tuple[int, bytes]]:
         data = bytearray(b"".join([request.data for request in batch]))

@@ -185,6 +185,9 @@ async def run_to_end(
         if process.returncode is None:  # timed out or cancelled
             process.kill()
             await process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:  # a cancelled task may not have got as far as taking it over
+                pipe.close()
     done = Completed(process.argv, status, out.decode(errors="replace"), err.decode(errors="replace"))
     if check and status != 0:
         words = (done.stderr or done.stdout).strip()[-_TAIL:]

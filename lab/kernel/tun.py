@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from typing import Final, Literal
 
 from lab.errors import KernelRefused
-from lab.kernel import links, netlink
+from lab.kernel import links, netlink, settle
 from lab.kernel.links import add_address, add_route, del_address, del_route, link_up, set_mtu
 from lab.kernel.namespace import Namespace
 
@@ -133,6 +133,8 @@ class _Veth(PacketDevice):
                 self._socket.bind((_POCKET_END, _ETH_P_IPV6))
                 self._destination = (_POCKET_END, _ETH_P_IPV6, 0, 0, bytes.fromhex(_MAC.replace(":", "")))
                 _bring_up(ns, name, mtu)
+                far = _POCKET_END, links.index(pocket, _POCKET_END)
+                settle.links_carry({ns: [(name, self._index)], pocket: [far]})
             except BaseException:
                 links.del_link(ns, name)
                 raise
