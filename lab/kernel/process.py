@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,10 @@ class Process:
                     process_group=0,
                 )
         except OSError as exc:
-            raise KernelRefused(node, f"start {argv[0]}", exc.errno or 0) from exc
+            # A folder of PATH that may not be entered hides behind it that there is no such program.
+            missing = isinstance(exc, PermissionError) and shutil.which(argv[0]) is None
+            number = errno.ENOENT if missing else exc.errno or 0
+            raise KernelRefused(node, f"start {argv[0]}", number) from exc
         return cls(node, popen, argv, foreground=foreground)
 
     @classmethod
