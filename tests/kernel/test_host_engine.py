@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,12 +155,21 @@ def test_killing_a_process_of_a_running_lab_leaves_nothing(
     assert_nothing_left(run, before)
 
 
+def appeared_or_over(run: Started, role: str) -> bool:
+    """Whether there is, or will not be any more, a process in that role."""
+    return run.member(role) is not None or run.caller.poll() is not None
+
+
+def is_gone(run: Started, role: str, pid: int) -> bool:
+    return run.member(role) != pid
+
+
 @pytest.mark.parametrize("role", ["caller", "launcher", "first", "program"])
 def test_killing_a_process_at_any_moment_of_the_start_leaves_nothing(role: str, start: Callable[..., Started]) -> None:
     before = Surroundings.now()
     for step in range(12):
         run = start()
-        wait_until(lambda role=role, run=run: run.member(role) or run.caller.poll() is not None, f"the {role}")
+        wait_until(partial(appeared_or_over, run, role), f"the {role}")
         time.sleep(step * 0.003)  # not a wait: the moment of the kill is what is tried
         pid = run.member(role)
         if pid is not None:
@@ -174,14 +184,14 @@ def test_a_launcher_killed_before_the_first_process_could_ask_for_its_death_sign
     before = Surroundings.now()
     for _ in range(10):
         run = start()
-        wait_until(lambda run=run: run.member("first"), "the first process")
+        wait_until(partial(run.member, "first"), "the first process")
         first = run.member("first")
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         launcher = run.member("launcher")
         assert launcher is not None
         os.kill(launcher, signal.SIGKILL)
-        wait_until(lambda run=run, pid=launcher: run.member("launcher") != pid, "the launcher to be gone")
+        wait_until(partial(is_gone, run, "launcher", launcher), "the launcher to be gone")
         with suppress(ProcessLookupError):  # it had asked already
             os.kill(first, signal.SIGCONT)
         assert_nothing_left(run, before)

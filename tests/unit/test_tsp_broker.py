@@ -682,11 +682,12 @@ def test_closing_from_the_brokers_side_sends_nothing() -> None:
 
 def test_driver_that_answers_what_nobody_asked_is_told() -> None:
     client = begun()
-    for call in (
+    calls: tuple[Callable[[], None], ...] = (
         lambda: client.session.confirm(0.0),
         lambda: client.session.refuse(310, None, 0.0),
         lambda: client.session.offer(tunnel(), 0.0),
-    ):
+    )
+    for call in calls:
         with pytest.raises(LocalProtocolError):
             call()
     assert client.session.state is BrokerState.WAIT_AUTHENTICATE
