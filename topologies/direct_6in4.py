@@ -33,4 +33,4 @@ def check(run: Run) -> None:
     assert run.ping("laptop", "server").received == 3
     wire = run.wire("laptop", "eth0")
     assert wire["protocol 41"] >= 6
-    assert wire["v6udpv4 data"] == 0
+    assert wire["v6udpv4 data"] == wire["icmp"] == 0

@@ -112,7 +112,7 @@ class TunnelBroker:
 
     async def start(self) -> None:
         """Open the device and the sockets and begin to serve.  Raises KernelRefused; nothing is left open then."""
-        from lab.kernel import links
+        from lab.kernel import links, sit
         from lab.kernel.tun import PacketDevice
 
         where = (str(self.settings.address), self.settings.port)
@@ -127,6 +127,7 @@ class TunnelBroker:
             action = "open a raw socket for protocol 41"
             self._raw = open_protocol_41(self.namespace)
             self._raw.bind((where[0], 0))
+            sit.silence(self.namespace)
             action = f"listen on TCP {where[0]}:{where[1]}"
             listener = self.namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -94,6 +94,8 @@ def run_broker(
             raise UsageError("nobody could log in: add users, or allow anonymous clients")
 
         async def serve(namespace: Namespace, stop: asyncio.Event) -> int:
+            from lab.kernel import sit
+
             broker = TunnelBroker(namespace, settings, store, rng=rng)
             await broker.start()
             try:
@@ -103,6 +105,7 @@ def run_broker(
                 await stop.wait()
             finally:
                 await broker.stop()
+                sit.unsilence(namespace)
             say(f"stopped; {dict(broker.counters)}")
             return 0
 

@@ -5,11 +5,13 @@ Layout: IFLA_IPTUN_* of linux/if_tunnel.h; what the kernel makes of it: net/ipv6
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 from ipaddress import IPv4Address
 from typing import Final
 
-from lab.kernel import links, netlink
+from lab.kernel import links, netlink, nft
 from lab.kernel.namespace import Namespace
 from lab.kernel.netlink import NLA_F_NESTED, Request, attribute
 
@@ -53,3 +55,43 @@ def add_sit(name: str, local: IPv4Address, remote: IPv4Address, mtu: int, ttl: i
         + attribute(netlink.IFLA_LINKINFO | NLA_F_NESTED, info)
     )
     return Request(f"add 6in4 device {name}", netlink.message(netlink.RTM_NEWLINK, netlink.ADD, body))
+
+
+_QUIET_TABLE: Final = "lab_protocol_41"
+
+
+def silence(ns: Namespace) -> None:
+    """Keep a kernel with tunnel drivers from answering protocol 41 that a raw socket reads; nothing on others.
+
+    Such a kernel offers each packet to its own tunnels first, and says "port unreachable" when none of them wants it,
+    not knowing of the raw socket.  The peer would take its tunnel for broken.  Raises KernelRefused.
+    """
+    if not _has_driver(ns):
+        return
+    nft.load(
+        ns,
+        f"""\
+table ip {_QUIET_TABLE} {{}}
+delete table ip {_QUIET_TABLE}
+table ip {_QUIET_TABLE} {{
+\tchain output {{
+\t\ttype filter hook output priority filter; policy accept;
+\t\t# The quoted packet begins 8 bytes into the ICMP error, its protocol 9 bytes further on.
+\t\ticmp type destination-unreachable icmp code port-unreachable @th,136,8 41 counter drop comment "not_unreachable"
+\t}}
+}}
+""",
+    )
+
+
+def unsilence(ns: Namespace) -> None:
+    """Undo `silence`; nothing happens where it was not needed."""
+    if _has_driver(ns):
+        nft.load(ns, f"table ip {_QUIET_TABLE} {{}}\ndelete table ip {_QUIET_TABLE}\n")
+
+
+def _has_driver(ns: Namespace) -> bool:
+    """Whether `sit` is in this kernel: it puts a fallback device into every namespace, or is a loaded module."""
+    with ns.entered():
+        names = {name for _, name in socket.if_nameindex()}
+    return "sit0" in names or os.path.exists("/sys/module/sit")
