@@ -21,7 +21,7 @@ def load_module(path: str | Path) -> ModuleType:
     module.__file__ = str(path)
     try:
         # Never from a compiled copy: whether there is one must make no difference to a run in virtual time.
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))  # noqa: S102 - it is a program
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102 - it is a program
     except FileNotFoundError as exc:
         raise UsageError(f"there is no file {path}") from exc
     except SyntaxError as exc:
