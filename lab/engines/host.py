@@ -35,14 +35,15 @@ def run_agent(run_dir: Path, *, interactive: bool = False, timeout_s: float | No
     waits for that and is raised again.  Raises MissingFeature where namespaces are forbidden, and RunFailed when
     `timeout_s` is over.
     """
-    return launch([sys.executable, "-m", "lab.agent", str(run_dir.resolve())], run_dir, interactive, timeout_s)
+    return launch([sys.executable, "-P", "-m", "lab.agent", str(run_dir.resolve())], run_dir, interactive, timeout_s)
 
 
 def launch(program: Sequence[str], run_dir: Path, interactive: bool, timeout_s: float | None) -> int:
     """Run any program the way `run_agent` runs the agent."""
     reader, writer = os.pipe()
-    # -S: the launcher needs the standard library only, and starts in half the time.
-    command = [sys.executable, "-S", "-m", "lab.engines.launch", str(os.getpid()), str(writer)]
+    # -S: the launcher needs the standard library only, and starts in half the time.  -P: a folder that happens to be
+    # the working directory may hold a json.py of its own.
+    command = [sys.executable, "-P", "-S", "-m", "lab.engines.launch", str(os.getpid()), str(writer)]
     command += ["terminal" if interactive else "batch", *program]
     path = os.pathsep.join([str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with os.fdopen(reader, "rb") as report, _terminal_kept(interactive):
@@ -99,7 +100,8 @@ def _interrupted_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    answered = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, interrupt) for number in answered}
     try:
         yield
     finally:

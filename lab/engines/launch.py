@@ -1,6 +1,6 @@
 """Start a program in namespaces of its own, such that killing any process ends all of them and leaves nothing.
 
-    python -S -m lab.engines.launch PARENT_PID REPORT_FD MODE PROGRAM [ARGUMENT...]
+    python -P -S -m lab.engines.launch PARENT_PID REPORT_FD MODE PROGRAM [ARGUMENT...]
 
 Three processes, each bound to the one before:
 

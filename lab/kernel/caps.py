@@ -70,7 +70,7 @@ def probe() -> Capabilities:
     """What this kernel lets this user do; tried once per process.  Never raises for a missing capability."""
     path = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.run(
-        [sys.executable, "-S", "-m", "lab.kernel.caps"],
+        [sys.executable, "-P", "-S", "-m", "lab.kernel.caps"],
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,

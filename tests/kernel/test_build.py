@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,7 @@ from lab.topology.plan import (
     SetUp,
     Step,
 )
+from tests.kernel.prober import wait_for
 from tests.kernel.stars import star
 
 pytestmark = pytest.mark.kernel
@@ -182,14 +181,7 @@ def test_a_closed_network_is_taken_apart(tmp_path: Path) -> None:
         )
         witness.netlink.do([made])
         fabric.close()
-        wait_until(lambda: not links.exists(witness, "w"))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+        wait_for(lambda: not links.exists(witness, "w"), "the link to vanish")
 
 
 def test_steps_are_reported_in_their_order() -> None:

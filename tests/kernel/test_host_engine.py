@@ -21,6 +21,7 @@ import pytest
 
 from lab.engines import host
 from lab.errors import MissingFeature, RunFailed
+from tests.kernel.prober import wait_for
 
 pytestmark = pytest.mark.kernel
 
@@ -41,19 +42,19 @@ sys.exit(host.launch([sys.executable, *sys.argv[3:]], Path(sys.argv[1]), sys.arg
 """
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"still waiting for: {what}"
-        time.sleep(0.002)
-
-
 def children(pid: int) -> list[int]:
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(word) for word in text.split()]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @dataclass
@@ -83,10 +84,16 @@ class Started:
             if name == role:
                 return pid
             below = children(pid)
+            if name == "caller":  # which starts the capability probe as well
+                below = [child for child in below if b"lab.engines.launch" in command_of(child)]
             if not below:
                 return None
             pid = below[0]
         raise AssertionError(role)
+
+    def has_begun(self, role: str) -> bool:
+        """Whether a process has come to be, or will not any more."""
+        return self.member(role) is not None or self.caller.poll() is not None
 
 
 @dataclass(frozen=True)
@@ -113,14 +120,17 @@ class Surroundings:
 def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     runs: list[Started] = []
 
-    def begin(*program: str, rights: tuple[str, ...] = ()) -> Started:
-        mark = f"LAB_MARK={uuid.uuid4()}"
-        name, _, value = mark.partition("=")
+    def begin(*program: str, rights: tuple[str, ...] = (), caller: tuple[str, ...] = ("-c", CALLER)) -> Started:
+        value = str(uuid.uuid4())
         folder = tmp_path / str(len(runs))
         folder.mkdir()
-        command = [*rights, sys.executable, "-c", CALLER, str(folder), "batch", *(program or (str(STUB), str(folder)))]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), name: value}
-        started = Started(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL), mark, folder)
+        arguments = (
+            [str(folder), "batch", *(program or (str(STUB), str(folder)))] if caller[0] == "-c" else [str(folder)]
+        )
+        command = [*rights, sys.executable, *caller, *arguments]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "LAB_MARK": value}
+        null = subprocess.DEVNULL
+        started = Started(subprocess.Popen(command, env=env, stdout=null, stderr=null), f"LAB_MARK={value}", folder)
         runs.append(started)
         return started
 
@@ -130,10 +140,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         run.caller.wait()
 
 
-def assert_nothing_left(run: Started, before: Surroundings) -> None:
-    wait_until(lambda: run.caller.poll() is not None, "the caller to end")
-    wait_until(lambda: not run.processes(), "every process of the run to end")
+def assert_nothing_outside(run: Started, before: Surroundings) -> None:
+    wait_for(lambda: run.caller.poll() is not None, "the caller to end")
+    wait_for(lambda: not run.processes(), "every process of the run to end")
     assert Surroundings.now() == before
+
+
+def assert_nothing_left(run: Started, before: Surroundings) -> None:
+    assert_nothing_outside(run, before)
     allowed = {"ready", "tidy", "a-eth0.pcap"}
     assert {file.name for file in run.folder.iterdir()} <= allowed
 
@@ -146,8 +160,8 @@ def test_killing_a_process_of_a_running_lab_leaves_nothing(
 ) -> None:
     before = Surroundings.now()
     run = start(rights=rights)
-    wait_until((run.folder / "ready").exists, "the stub agent to be ready")
-    wait_until(lambda: len(run.processes()) >= 5, "caller, launcher, first process, agent and its child")
+    wait_for((run.folder / "ready").exists, "the stub agent to be ready")
+    wait_for(lambda: len(run.processes()) >= 5, "caller, launcher, first process, agent and its child")
     assert Surroundings.now() == before  # nor does it show while it runs
     pid = run.member(role)
     assert pid is not None
@@ -169,7 +183,7 @@ def test_killing_a_process_at_any_moment_of_the_start_leaves_nothing(role: str, 
     before = Surroundings.now()
     for step in range(12):
         run = start()
-        wait_until(partial(appeared_or_over, run, role), f"the {role}")
+        wait_for(partial(appeared_or_over, run, role), f"the {role}")
         time.sleep(step * 0.003)  # not a wait: the moment of the kill is what is tried
         pid = run.member(role)
         if pid is not None:
@@ -184,17 +198,32 @@ def test_a_launcher_killed_before_the_first_process_could_ask_for_its_death_sign
     before = Surroundings.now()
     for _ in range(10):
         run = start()
-        wait_until(partial(run.member, "first"), "the first process")
+        wait_for(partial(run.member, "first"), "the first process")
         first = run.member("first")
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         launcher = run.member("launcher")
         assert launcher is not None
         os.kill(launcher, signal.SIGKILL)
-        wait_until(partial(is_gone, run, "launcher", launcher), "the launcher to be gone")
+        wait_for(partial(is_gone, run, "launcher", launcher), "the launcher to be gone")
         with suppress(ProcessLookupError):  # it had asked already
             os.kill(first, signal.SIGCONT)
         assert_nothing_left(run, before)
+
+
+@pytest.mark.parametrize("role", ["caller", "launcher", "first", "program"])
+@pytest.mark.needs("nft_nat", "conntrack")
+def test_killing_a_process_of_a_real_run_leaves_nothing(role: str, start: Callable[..., Started]) -> None:
+    before = Surroundings.now()
+    for step in range(5):
+        run = start(caller=("-m", "lab", "run", "home_nat", "--set", "delay_ms=0", "--on", "host", "--out"))
+        wait_for(lambda run=run: run.has_begun(role), f"the {role}")
+        time.sleep(step * 0.08)  # not a wait: the moment of the kill is what is tried
+        pid = run.member(role)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        assert_nothing_outside(run, before)
+        assert run.caller.returncode != 0 or pid is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -203,7 +232,7 @@ def test_a_signal_to_the_caller_lets_the_agent_finish_its_files(
 ) -> None:
     before = Surroundings.now()
     run = start()
-    wait_until((run.folder / "ready").exists, "the stub agent to be ready")
+    wait_for((run.folder / "ready").exists, "the stub agent to be ready")
     os.kill(run.caller.pid, number)
     assert_nothing_left(run, before)
     assert (run.folder / "tidy").exists()
@@ -242,6 +271,24 @@ assert os.listdir("/run") == []
 assert [line.split(":")[0].strip() for line in open("/proc/net/dev")][2:] == ["lo"]
 """
     assert host.launch([sys.executable, "-c", check], tmp_path, False, None) == 0
+
+
+def test_what_a_run_needs_under_run_stays_visible_and_the_rest_does_not(tmp_path: Path) -> None:
+    """As on systems that keep their programs there; tried in a mount namespace with a /run of its own."""
+    look = "import os; print(sorted(os.listdir('/run')), os.listdir('/run/needed'), os.getcwd())"
+    script = f"""
+mount -t tmpfs none /run && mkdir /run/needed /run/other && cd /run/needed && touch here || exit 9
+exec {sys.executable} -c '{CALLER}' /tmp batch -c "{look}" 2>&1
+"""
+    path = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "['needed'] ['here'] /run/needed")
 
 
 class Terminal:
