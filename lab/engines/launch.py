@@ -128,6 +128,8 @@ def _first_process(program: Sequence[str], lifeline: int, held: int, report_fd: 
         status = _reap(main_child, lifeline, wakeup, terminal=terminal)
     except EnterError as exc:
         _report(report_fd, exc)
+    except OSError as exc:
+        _report(report_fd, EnterError("prepare the first process", exc))
     finally:
         os._exit(status)  # no clean-up of the launcher's copies; the kernel kills what is left in here
 
