@@ -38,7 +38,6 @@ def test_the_thread_is_inside_for_the_block_only_even_when_it_fails() -> None:
     before = here()
     with Namespace.create("a") as a, Namespace.create("b") as b:
 
-
         def work() -> None:
             with a.entered():
                 assert here() == os.fstat(a.fd).st_ino
