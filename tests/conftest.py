@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KERNEL_TESTS_NEED: Final = ("namespaces", "veth")
 """What every test marked `kernel` needs."""
 
-SUBSTITUTED: Final = frozenset({"netem", "sit", "tun", "virtual"})
+SUBSTITUTED: Final = frozenset({"netem", "sit", "tun"})
 """Features that kernels in the field lack and the lab has another way for: --require-kernel does not ask for them."""
 
 FAILED: Final = Path(__file__).parent.parent / "build" / "failed"
