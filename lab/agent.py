@@ -1,28 +1,31 @@
 """The agent: carries out one job inside a kernel and leaves the facts in the run folder.
 
 An engine starts `python -m lab.agent RUN_DIR` in a place where it may make namespaces.  The agent reads
-RUN_DIR/job.json, builds the plan, runs the scenario once per trial and writes log.jsonl as it goes and
-result.json at the end; captures are NODE-IFACE.pcap, in trial-NNN/ when there is more than one trial.  It decides
-nothing about addresses or rules and imports neither networkx nor a plotting library.
+RUN_DIR/job.json, builds the plan, runs the scenario once per trial and writes log.jsonl and the trials' journal as it
+goes and result.json, the verdict, at the end; captures are NODE-IFACE.pcap, in trial-NNN/ when there is more than one
+trial.  It decides nothing about addresses or rules and imports neither networkx nor a plotting library.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from lab.errors import LabError, UsageError
+from lab.errors import LabError, RunFailed, UsageError
+from lab.journal import Journal
 from lab.kernel import nft
 from lab.kernel.build import build
 from lab.kernel.capture import Capture
@@ -65,13 +68,14 @@ def main(argv: list[str]) -> int:
     """Do the job of the run folder named in `argv[0]`; 0 when every trial's scenario ended by itself."""
     run_dir = Path(argv[0])
     began = time.monotonic()
-    _log_to(run_dir / "log.jsonl", began)
-    result: dict[str, Any] = {"status": "error", "trials": []}
+    result: dict[str, Any] = {"status": "error"}
     try:
+        _log_to(run_dir / "log.jsonl", began)
         job = Job.load(run_dir)
         if job.shell is not None:
             return asyncio.run(_shell(job, run_dir))
-        asyncio.run(_trials(job, run_dir, result))
+        with contextlib.closing(Journal(run_dir)) as journal:
+            asyncio.run(_trials(job, run_dir, journal, result))
         return EXIT_DONE if result["status"] == "ok" else EXIT_FAILED
     except LabError as exc:
         result["error"] = describe_error(exc)
@@ -79,70 +83,82 @@ def main(argv: list[str]) -> int:
         if (run_dir / "job.json").exists() and job.shell is not None:
             print(f"lab: {exc}", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as exc:
+        if not _is_of_the_disk(exc):
+            raise
+        result["error"] = describe_error(_disk_error(run_dir, exc))
+        return EXIT_FAILED
     except KeyboardInterrupt:
         result.update(status="interrupted", error={"type": "Interrupted", "message": "interrupted"})
         return EXIT_FAILED
     finally:
         result["agent_s"] = time.monotonic() - began
-        _write_json(run_dir / "result.json", result)
+        with contextlib.suppress(OSError):  # the disk is full: whoever started the agent finds the journal
+            _write_json(run_dir / "result.json", result)
 
 
-async def _trials(job: Job, run_dir: Path, result: dict[str, Any]) -> None:
+async def _trials(job: Job, run_dir: Path, journal: Journal, result: dict[str, Any]) -> None:
     module = load_module(job.module)
     for number in range(job.trials):
         folder = run_dir if job.trials == 1 else run_dir / f"trial-{number:03d}"
         folder.mkdir(exist_ok=True)
-        # The object is in the result before the trial begins: an interruption loses nothing of it.
-        trial: dict[str, Any] = {
-            "status": "interrupted", "impairments": [], "captures": [], "records": [], "counters": {},
-        }  # fmt: skip
-        result["trials"].append(trial)
-        await _trial(job, module, folder, f"{job.seed}/{number}", trial)
-        if trial["status"] != "ok":
-            result["error"] = trial["error"]
+        error = await _trial(job, module, folder, number, journal)
+        if error is not None:
+            result["error"] = error
             return
         log.info("trial %d of %d done", number + 1, job.trials)
     result["status"] = "ok"
 
 
-async def _trial(job: Job, module: ModuleType, folder: Path, seed: str, trial: dict[str, Any]) -> None:
-    """Build, run and take down once; fills in `trial`, the JSON object that run.json keeps for it."""
+async def _trial(job: Job, module: ModuleType, folder: Path, number: int, journal: Journal) -> dict[str, Any] | None:
+    """Build, run and take down once; None, or the error that ended it."""
     started = time.monotonic()
+    found: dict[str, Any] = {"status": "interrupted"}
     with contextlib.ExitStack() as stack:
+        stack.callback(lambda: journal.facts(number, {**found, "seconds": time.monotonic() - started}))
         fabric = build(job.plan)
         stack.callback(fabric.close)
-        trial["build_s"] = time.monotonic() - started
-        log.info("built %d nodes in %.1f ms", len(job.plan.nodes), trial["build_s"] * 1000)
+        found["build_s"] = time.monotonic() - started
+        log.info("built %d nodes in %.1f ms", len(job.plan.nodes), found["build_s"] * 1000)
         captures: list[Capture] = []
         lab: Lab | None = None
+        broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             # May raise ImpairmentError: nothing is measured over links that do not do what was asked.
-            trial["impairments"] = await verify(fabric, job.plan)
+            impairments = await verify(fabric, job.plan)
+            journal.facts(number, {"impairments": impairments})
             if job.capture:
-                captures = [_capture(fabric[node], iface, folder) for node, iface in _wires(job.plan)]
-            lab = Lab(job.plan, fabric, parameters=job.parameters, seed=seed)
+                captures = [_capture(fabric[node], iface, folder, broken) for node, iface in _wires(job.plan)]
+            lab = Lab(
+                job.plan,
+                fabric,
+                parameters=job.parameters,
+                seed=f"{job.seed}/{number}",
+                on_record=partial(journal.record, number),
+            )
             await lab.start()
-            await asyncio.wait_for(module.scenario(lab), job.timeout_s)
-            trial["status"] = "ok"
-        except TimeoutError:
-            trial["status"] = "error"
-            trial["error"] = {"type": "Timeout", "message": f"the scenario did not end within {job.timeout_s:g} s"}
+            await _run_scenario(module.scenario(lab), job.timeout_s, broken)
+            found["status"] = "ok"
         except LabError as exc:
-            trial["status"] = "error"
-            trial["error"] = describe_error(exc)
+            found["status"] = "error"
+            found["error"] = describe_error(exc)
         except Exception as exc:  # noqa: BLE001 - whatever a person's scenario raises
-            log.error("%s", traceback.format_exc())
-            trial["status"] = "error"
-            trial["error"] = {"type": type(exc).__name__, "message": error_in_file(exc, job.module)}
+            found["status"] = "error"
+            if _is_of_the_disk(exc):
+                found["error"] = describe_error(_disk_error(folder, exc))
+            else:
+                log.error("%s", traceback.format_exc())
+                found["error"] = {"type": type(exc).__name__, "message": error_in_file(exc, job.module)}
         finally:
             if lab is not None:
-                trial["scenario_s"] = lab.now()
-                trial["records"] = lab.records
-                trial["counters"] = _counters(job.plan, fabric, lab)
+                found["scenario_s"] = lab.now()
+                found["counters"] = _counters(job.plan, fabric, lab)
                 await lab.stop()
             for capture in captures:
                 capture.stop()
-            trial["captures"] = [
+            if found["status"] == "ok" and broken.done():
+                found.update(status="error", error=describe_error(_disk_error(folder, broken.exception())))
+            found["captures"] = [
                 {
                     "node": capture.namespace.name,
                     "iface": capture.iface,
@@ -152,9 +168,42 @@ async def _trial(job: Job, module: ModuleType, folder: Path, seed: str, trial: d
                 }
                 for capture in captures
             ]
-            if trial["status"] != "ok":
+            if found["status"] != "ok":
                 _keep_evidence(job.plan, fabric, folder)
-    trial["seconds"] = time.monotonic() - started
+    return found.get("error")
+
+
+class Timeout(LabError):
+    """A scenario took longer, in the lab's time, than it was given."""
+
+
+async def _run_scenario(scenario: Awaitable[None], timeout_s: float, broken: asyncio.Future[None]) -> None:
+    """Wait for the scenario's end; raises what it raises, Timeout, or what was put into `broken` meanwhile."""
+    task = asyncio.ensure_future(scenario)
+    try:
+        await asyncio.wait({task, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if broken.done():
+        return broken.result()
+    raise Timeout(f"the scenario did not end within {timeout_s:g} s")
+
+
+_OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+def _is_of_the_disk(exc: BaseException) -> bool:
+    return isinstance(exc, OSError) and exc.errno in _OF_THE_DISK
+
+
+def _disk_error(folder: Path, exc: BaseException | None) -> RunFailed:
+    """What is told of a run folder that takes no more."""
+    reason = exc.strerror if isinstance(exc, OSError) else exc
+    return RunFailed(f"the run folder cannot be written: {reason}", folder=str(folder))
 
 
 def _wires(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -165,8 +214,12 @@ def _wires(plan: Plan) -> Iterator[tuple[str, str]]:
                 yield node.name, iface.name
 
 
-def _capture(namespace: Namespace, iface: str, folder: Path) -> Capture:
-    capture = Capture(namespace, iface, folder / f"{namespace.name}-{iface}.pcap")
+def _capture(namespace: Namespace, iface: str, folder: Path, broken: asyncio.Future[None]) -> Capture:
+    def on_error(exc: OSError) -> None:
+        if not broken.done():
+            broken.set_exception(exc)
+
+    capture = Capture(namespace, iface, folder / f"{namespace.name}-{iface}.pcap", on_error=on_error)
     capture.start()
     return capture
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lab
-from lab import wire
+from lab import journal, wire
 from lab.errors import LabError, UsageError
 from lab.results import PingRecord, Record, SetupRecord, TransferRecord, parse_record
 from lab.sources import error_in_file, explain_assertion
@@ -310,10 +310,11 @@ def _make(folder: Path) -> None:
 
 def _fold_in(folder: Path, facts: dict[str, Any], otherwise: str) -> None:
     """Move what the agent left into `facts`, and the agent's own files away."""
+    facts["trials"] = journal.read(folder)
+    (folder / journal.FILE).unlink(missing_ok=True)
     file = folder / "result.json"
     if file.exists():
         result = json.loads(file.read_text())
-        facts["trials"] = result["trials"]
         facts["status"] = result["status"]
         facts["message"] = result.get("error", {}).get("message", "")
         if "error" in result:

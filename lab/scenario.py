@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -58,9 +58,12 @@ class Lab:
         *,
         parameters: Mapping[str, Any],
         seed: str,
+        on_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
     ) -> None:
+        """`on_record` is told of every record, as JSON, when it is made."""
         self.parameters = parameters
         self.records: list[dict[str, Any]] = []
+        self._on_record = on_record
         self.began = time.monotonic()
         self._seed = seed
         self._nodes = {node.name: LabNode(self, node, namespaces[node.name]) for node in plan.nodes}
@@ -91,6 +94,7 @@ class Lab:
     def record(self, record: _R) -> _R:
         """Keep `record` for run.json and return it."""
         self.records.append({"kind": _KIND_OF_RECORD[type(record)], **asdict(record)})
+        self._on_record(self.records[-1])
         return record
 
     async def start(self) -> None:

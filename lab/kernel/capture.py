@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -47,7 +48,10 @@ _timespec: Final = struct.Struct("=qq")
 class Capture:
     """Packets of `iface` in `namespace`, written to `path` between `start` and `stop`."""
 
-    def __init__(self, namespace: Namespace, iface: str, path: Path) -> None:
+    def __init__(
+        self, namespace: Namespace, iface: str, path: Path, *, on_error: Callable[[OSError], None] | None = None
+    ) -> None:
+        """`on_error` is called once, when the file cannot be written any more; without it, that raises in the loop."""
         self.namespace = namespace
         self.iface = iface
         self.path = path
@@ -57,6 +61,7 @@ class Capture:
         """Packets the kernel dropped because nobody took them in time."""
         self._socket: socket.socket | None = None
         self._file = -1
+        self._on_error = on_error
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -103,6 +108,7 @@ class Capture:
     def _take(self, at_most: int) -> bool:
         """Write up to `at_most` waiting packets; whether there may be more."""
         assert self._socket is not None
+        assert self._loop is not None
         parts: list[bytes] = []
         more = True
         for _ in range(at_most):
@@ -118,6 +124,15 @@ class Capture:
             seconds, nanoseconds = _timespec.unpack(control[0][2])
             parts += (_record.pack(seconds, nanoseconds, len(packet), len(packet)), packet)
             self.packets += 1
-        if parts:
-            os.writev(self._file, parts)
+        if parts and self._file >= 0:
+            try:
+                if os.writev(self._file, parts) < sum(map(len, parts)):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as exc:
+                self._close_file()
+                self._loop.remove_reader(self._socket)
+                if self._on_error is None:
+                    raise
+                self._on_error(exc)
+                return False
         return more
