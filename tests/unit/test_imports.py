@@ -18,7 +18,8 @@ LAB: Final = CHECKOUT / "lab"
 
 LAYERS: Final = (
     ("lab.errors",),
-    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.journal", "lab.results", "lab.sources", "lab.wire"),
+    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.detect", "lab.generators")
+    + ("lab.journal", "lab.results", "lab.sources", "lab.wire"),
     ("lab.draw", "lab.icons", "lab.layout"),
     ("lab.kernel",),
     ("lab.actors",),
