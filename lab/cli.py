@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -162,16 +163,17 @@ def check(as_json: Json = False) -> int:
 
     Exit status 3 when something is missing that no network can be built without.
     """
+    from lab.engines import uml
     from lab.kernel.caps import probe
 
-    capabilities = list(probe())
+    capabilities, kernel = list(probe()), uml.find()
     usable = all(capability.ok for capability in capabilities if capability.name in ESSENTIAL)
     if as_json:
         features = [
             {"name": c.name, "ok": c.ok, "essential": c.name in ESSENTIAL, "detail": c.detail, "instead": c.instead}
             for c in capabilities
         ]
-        _print_json({"usable": usable, "features": features})
+        _print_json({"usable": usable, "features": features, "virtual_kernel": None if kernel is None else kernel.key})
     else:
         rows = [
             (c.name, "yes" if c.ok else "NO" if c.name in ESSENTIAL else "no", c.detail if c.ok else _way_out(c))
@@ -181,6 +183,8 @@ def check(as_json: Json = False) -> int:
         print(
             "\nNetworks can be built here." if usable else "\nNo network can be built here before each NO is answered."
         )
+        have = "not built; build it with: scripts/lab kernel build" if kernel is None else f"Linux {kernel.source}"
+        print(f"Virtual kernel, with all of it and exact delays: {have}")
     return EXIT_DONE if usable else EXIT_MISSING
 
 
@@ -265,6 +269,12 @@ def _parameters(settings: Sequence[str] | None) -> dict[str, str]:
     return values
 
 
+def _positive(option: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"{option} {value:g}: a number of seconds, more than 0")
+    return value
+
+
 # --- networks --------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +290,15 @@ def run(
         int | None, typer.Option(metavar="SECONDS", help="Virtual kernel: its clock at the start, since 1970.")
     ] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="Virtual kernel: keep to real time.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Of the lab's time, for the scenario [default: the topology's, else 600]."
+        ),
+    ] = None,
+    wall_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Of the clock on the wall, for the whole run.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Build a topology, run its scenario, check the outcome.
@@ -297,6 +316,8 @@ def run(
         parameters=_parameters(settings),
         start_time_s=start_time,
         real_time=real_time,
+        timeout_s=_positive("--timeout", timeout),
+        wall_timeout_s=_positive("--wall-timeout", wall_timeout),
         progress=_say,
     )
     if as_json:

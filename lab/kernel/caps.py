@@ -154,7 +154,9 @@ def _packet(ns: Namespace) -> str:
     return "a packet socket"
 
 
-_VIRTUAL: Final = "use a kernel that has it (Debian's and Ubuntu's do: modprobe {})"
+_VIRTUAL: Final = (
+    "use the virtual kernel (scripts/lab kernel build) or one that has it (Debian's and Ubuntu's do: modprobe {})"
+)
 _TRIES: Final[tuple[tuple[str, Try, str], ...]] = (
     ("veth", _veth, "nothing can replace it: " + _VIRTUAL.format("veth")),
     ("bridge", _bridge, "do without switches, or " + _VIRTUAL.format("bridge")),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast virtual time goes: set-ups in the virtual kernel, against the same ones in real time on this kernel.
 
-    scripts/lab python scripts/bench/virtual.py [--count 1000] [--delay-ms 50]
+    scripts/bench/run virtual [--count 1000] [--delay-ms 50]
 
 Prints virtual seconds per wall second, set-ups per second, and the seconds from boot to the first packet.  The peer
 is the host's kernel with the same topology without delay, in the same run: the ratio says what the virtual kernel
@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as scratch:
         folder = Path(scratch)
-        one, boot_wall, _ = timed("virtual", 1, 0, folder / "boot")
+        _, boot_wall, _ = timed("virtual", 1, 0, folder / "boot")
         done, wall, processor = timed("virtual", options.count, options.delay_ms, folder / "virtual")
         _, host_wall, host_processor = timed("host", options.count, 0, folder / "host")
     virtual_s = done.facts["trials"][0]["scenario_s"]
