@@ -236,22 +236,21 @@ def _counters(plan: Plan, fabric: Mapping[str, Namespace], lab: Lab) -> dict[str
 
 
 def _keep_evidence(plan: Plan, fabric: Mapping[str, Namespace], folder: Path) -> None:
-    """Write what each node's kernel looked like when the scenario failed: addresses, routes, rules, sockets."""
-    import subprocess
+    """Write what each node's kernel looked like when the scenario failed, to evidence.json."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    commands = (
-        ["ip", "-br", "address"],
-        ["ip", "route"],
-        ["ip", "-6", "route"],
-        ["nft", "list", "ruleset"],
-    )
-    with (folder / "evidence.txt").open("w") as out:
+    from lab.kernel.state import snapshot
+
+    seen: dict[str, Any] = {}
+    with ThreadPoolExecutor(1) as elsewhere:  # pyroute2 runs an event loop of its own
         for node in plan.nodes:
-            for argv in commands:
-                with fabric[node.name].entered(), contextlib.suppress(OSError, subprocess.SubprocessError):
-                    done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
-                    if done.stdout.strip():
-                        out.write(f"--- {node.name}: {' '.join(argv)}\n{done.stdout}\n")
+            try:
+                seen[node.name] = elsewhere.submit(snapshot, fabric[node.name]).result(timeout=10)
+                if node.kind in ("nat", "firewall"):
+                    seen[node.name]["rules"] = nft.list_ruleset(fabric[node.name])
+            except (OSError, LabError, TimeoutError, ImportError) as exc:
+                seen[node.name] = {"unreadable": str(exc)}
+    _write_json(folder / "evidence.json", seen)
 
 
 async def _shell(job: Job, run_dir: Path) -> int:

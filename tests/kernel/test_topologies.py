@@ -169,9 +169,10 @@ def test_a_failed_scenario_leaves_what_the_kernel_looked_like(tmp_path: Path) ->
     file = tmp_path / "failing.py"
     file.write_text(FAILING.format(scenario="1 / 0", check="pass"))
     run(str(file), out=tmp_path / "run")
-    evidence = (tmp_path / "run" / "evidence.txt").read_text()
-    assert "--- laptop: ip -br address" in evidence
-    assert "198.51.100" in evidence or "192.0.2" in evidence or "203.0.113" in evidence
+    evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    assert list(evidence) == ["laptop", "broker"]
+    assert {row["iface"] for row in evidence["laptop"]["addresses"]} == {"lo", "eth0"}
+    assert evidence["broker"]["routes"]
 
 
 def test_a_scenario_that_hangs_is_ended(tmp_path: Path) -> None:
