@@ -75,9 +75,19 @@ def _redirect() -> None:
 
 def _agent() -> int:
     os.environ["TMPDIR"] = "/run"
+    _import_asyncio_without_ssl()
     from lab import agent
 
     return agent.main([str(RUN)])
+
+
+def _import_asyncio_without_ssl() -> None:
+    """asyncio does without ssl where there is none, and to import ssl costs a tenth of a second at every boot."""
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        import asyncio  # noqa: F401
+    finally:
+        del sys.modules["ssl"]
 
 
 def _probe() -> int:

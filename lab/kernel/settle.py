@@ -19,6 +19,8 @@ from lab.kernel.netlink import OPERSTATE_UP
 
 _PATIENCE_S: Final = 5.0
 _PAUSE_S: Final = 0.0005
+_LONGEST_PAUSE_S: Final = 0.020
+"""Pauses grow to this.  Link watch may take a second, and each look costs system calls."""
 
 _T = TypeVar("_T")
 
@@ -49,11 +51,13 @@ def _wait(
     detail: str,
 ) -> None:
     deadline = time.monotonic() + _PATIENCE_S
+    pause_s = _PAUSE_S
     while things:
         left = {ns: rest for ns, these in things.items() if (rest := waiting(ns, these))}
         if left:
             if time.monotonic() > deadline:
                 ns, rest = next(iter(left.items()))
                 raise KernelRefused(ns.name, action(rest[0]), 0, f"{detail} after {_PATIENCE_S:g} s")
-            time.sleep(_PAUSE_S)
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
         things = left
