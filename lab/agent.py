@@ -180,9 +180,11 @@ class Timeout(LabError):
 async def _run_scenario(scenario: Awaitable[None], timeout_s: float, broken: asyncio.Future[None]) -> None:
     """Wait for the scenario's end; raises what it raises, Timeout, or what was put into `broken` meanwhile."""
     task = asyncio.ensure_future(scenario)
+    deadline = task.get_loop().time() + timeout_s
     try:
         await asyncio.wait({task, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
+        # A scenario that waits without `await` ends before anybody can stop it.
+        if task.done() and (task.exception() is not None or task.get_loop().time() < deadline):
             return task.result()
     finally:
         if not task.done():

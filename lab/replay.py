@@ -122,6 +122,8 @@ def replay(folder: Path | str, *, progress: Callable[[str], None] | None = None)
             out=Path(scratch) / "run",
             parameters=facts["parameters"],
             start_time_s=facts["kernel"]["start_time_s"],
+            timeout_s=facts["timeout_s"],
+            capture=facts["capture"],
             progress=progress,
         )
         repeated = again.facts["digest"]

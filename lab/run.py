@@ -164,7 +164,8 @@ def run(
     trials: int = 1,
     out: Path | str | None = None,
     parameters: Mapping[str, Any] | None = None,
-    timeout_s: float = 600.0,
+    timeout_s: float | None = None,
+    wall_timeout_s: float | None = None,
     start_time_s: int | None = None,
     real_time: bool = False,
     capture: bool = True,
@@ -173,9 +174,12 @@ def run(
     """Run a topology and check it; the run folder as a `Run`, whatever its status.
 
     `name` is a topology's name or file.  `parameters` are those of its `build`, as values or as text.  Without
-    `capture` no packets are recorded, which saves time where only the figures count.  Raises
-    UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both before
-    anything is made, and RunFailed when the kernel or the agent broke down.
+    `capture` no packets are recorded, which saves time where only the figures count.  `timeout_s` bounds each scenario
+    in the lab's time (default: what the topology says, else 600 s), `wall_timeout_s` the whole run by the wall clock;
+    they differ in virtual time, which may pass quickly, or not at all.
+
+    Raises UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both
+    before anything is made, and RunFailed when the kernel or the agent broke down.
     """
     from lab.engines.choice import choose
     from lab.topology import catalog
@@ -188,8 +192,11 @@ def run(
     values = catalog.bind_parameters(topology, dict(parameters or {}))
     plan = make_plan(catalog.build_network(topology, values))
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+    timeout_s = topology.timeout_s if timeout_s is None else timeout_s
     engine = choose(on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, say=say)
     capabilities = engine.capabilities()
+    if wall_timeout_s is None:
+        wall_timeout_s = engine.patience_s(timeout_s * trials, trials)
 
     folder = _run_folder(plan.name, out)
     facts: dict[str, Any] = {
@@ -202,6 +209,8 @@ def run(
         "parameters": values,
         "seed": seed,
         "trials_asked": trials,
+        "timeout_s": timeout_s,
+        "capture": capture,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "engine": engine.name,
         "kernel": {**_kernel(), **engine.facts()},
@@ -226,7 +235,7 @@ def run(
     say(f"{plan.name}: {len(plan.nodes)} nodes on the {engine.name} kernel, recorded in {folder}")
     began = time.monotonic()
     try:
-        status = engine.run(folder, timeout_s=timeout_s * trials + 60)
+        status = engine.run(folder, wall_timeout_s=wall_timeout_s)
         _fold_in(folder, facts, f"the agent ended with status {status} and left no result")
     except KeyboardInterrupt:
         _fold_in(folder, facts, "interrupted")

@@ -33,7 +33,11 @@ class Engine(Protocol):
         """What a run's figures depend on besides the host: for run.json."""
         ...
 
-    def run(self, folder: Path, *, timeout_s: float) -> int:
+    def patience_s(self, scenarios_s: float, trials: int) -> float:
+        """How long to wait, by the wall clock, for scenarios that may take `scenarios_s` in the lab's time."""
+        ...
+
+    def run(self, folder: Path, *, wall_timeout_s: float) -> int:
         """Run the agent on the job in `folder`; its exit status."""
         ...
 
@@ -50,8 +54,11 @@ class HostEngine:
     def facts(self) -> dict[str, object]:
         return {}
 
-    def run(self, folder: Path, *, timeout_s: float) -> int:
-        return host.run_agent(folder, timeout_s=timeout_s)
+    def patience_s(self, scenarios_s: float, trials: int) -> float:
+        return scenarios_s + 60
+
+    def run(self, folder: Path, *, wall_timeout_s: float) -> int:
+        return host.run_agent(folder, timeout_s=wall_timeout_s)
 
 
 class VirtualEngine:
@@ -78,13 +85,16 @@ class VirtualEngine:
             "real_time": self.real_time,
         }
 
-    def run(self, folder: Path, *, timeout_s: float) -> int:
+    def patience_s(self, scenarios_s: float, trials: int) -> float:
+        return scenarios_s + 60 if self.real_time else 600.0 + 2 * trials
+
+    def run(self, folder: Path, *, wall_timeout_s: float) -> int:
         return virtual.run_agent(
             folder,
             seed=self.seed,
             start_time_s=self.start_time_s,
             real_time=self.real_time,
-            timeout_s=timeout_s,
+            timeout_s=wall_timeout_s,
         )
 
 

@@ -12,15 +12,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Final, NoReturn
 
 import lab
 from lab.engines.launch import EXIT_NOT_STARTED, GRACE_S
+from lab.engines.signals import interrupted_by_signals
 from lab.errors import MissingFeature, RunFailed
 from lab.kernel.enter import way_out
 
@@ -58,7 +57,7 @@ def launch(program: Sequence[str], run_dir: Path, interactive: bool, timeout_s: 
             )
         finally:
             os.close(writer)
-        with _interrupted_by_signals():
+        with interrupted_by_signals():
             status = _wait(launcher, run_dir, interactive, timeout_s)
         if said := report.read():
             failure = json.loads(said)
@@ -88,25 +87,6 @@ def _stop(launcher: subprocess.Popen[bytes]) -> None:
         launcher.kill()  # with it goes all it started
         launcher.wait()
         raise
-
-
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does.  Outside the main thread nothing can be arranged."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    answered = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, interrupt) for number in answered}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Run a program that must not outlive the process that asked for it.
 
-    python -S -m lab.engines.tether PARENT_PID PROGRAM [ARGUMENT...]
+    python -P -S -m lab.engines.tether PARENT_PID PROGRAM [ARGUMENT...]
 
 Watches the parent process through a descriptor and the program through another, needs no privilege, and ends with the
 program's exit status (128+N if signal N ended it).  When the parent is gone, or SIGTERM arrives, the program is killed.

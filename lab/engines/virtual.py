@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 import lab
-from lab.engines import bundle, guest, uml
+from lab.engines import bundle, guest, uml, verdict
+from lab.engines.signals import interrupted_by_signals
 from lab.errors import MissingFeature, RunFailed
 from lab.kernel.caps import Capabilities, Capability
 
@@ -33,7 +34,6 @@ MEMORY: Final = "512M"
 START_TIME_S: Final = 1_767_225_600
 """The guest's clock at boot, seconds since the epoch: 2026-01-01 00:00 UTC."""
 
-_CONSOLE: Final = "guest-console"
 _SCRATCH: Final = ".uml"
 
 
@@ -47,8 +47,9 @@ def run_agent(
 ) -> int:
     """Run the agent on the job in `run_dir` inside the virtual kernel; its exit status.
 
-    `timeout_s` is wall time, boot included.  KeyboardInterrupt ends the guest and is raised again.  Raises
-    MissingFeature without a built kernel, and RunFailed with the reason when the guest panics, hangs or cannot write.
+    `timeout_s` is wall time, boot included.  KeyboardInterrupt (and SIGTERM or SIGHUP, in the main thread) ends the
+    guest and is raised again.  Raises MissingFeature without a built kernel, and RunFailed with the reason when the
+    guest panics, hangs or cannot write.
     """
     return _boot(
         run_dir.resolve(), "agent", seed=seed, start_time_s=start_time_s, real_time=real_time, timeout_s=timeout_s
@@ -70,10 +71,10 @@ def _boot(
     scratch.mkdir()
     try:
         command = _command(kernel.path, task, seed, start_time_s, real_time)
-        with (run_dir / _CONSOLE).open("wb") as console:
+        with (run_dir / verdict.CONSOLE).open("wb") as console:
             began = time.monotonic()
             machine = subprocess.Popen(
-                [sys.executable, "-S", "-m", "lab.engines.tether", str(os.getpid()), *command],
+                [sys.executable, "-P", "-S", "-m", "lab.engines.tether", str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -87,19 +88,23 @@ def _boot(
                 start_new_session=True,  # so that Ctrl-C reaches this process only
             )
             try:
-                machine.wait(timeout_s)
+                with interrupted_by_signals():
+                    machine.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 _end(machine)
                 raise RunFailed(
-                    f"the guest did not end within {timeout_s:g} s of wall time ({_last_words(run_dir)})",
-                    folder=str(run_dir),
+                    f"the guest did not end within {timeout_s:g} s of wall time", folder=str(run_dir)
                 ) from None
             except BaseException:
                 _end(machine)
                 raise
+        seconds = time.monotonic() - began
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _verdict(run_dir, machine.returncode, time.monotonic() - began)
+        status = verdict.exit_status(run_dir)
+    if status is None:
+        verdict.explain(run_dir, machine.returncode, seconds, MEMORY)
+    return status
 
 
 @cache
@@ -168,39 +173,3 @@ def _end(machine: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         machine.kill()
         machine.wait()
-
-
-def _verdict(run_dir: Path, ended: int, seconds: float) -> int:
-    """The agent's status; RunFailed with the best explanation there is when the guest did not leave one."""
-    status = run_dir / guest.STATUS
-    words = _last_words(run_dir)
-    try:
-        if status.exists():
-            return int(status.read_text())
-    finally:
-        for name in (guest.STATUS, guest.ERRORS, _CONSOLE):
-            file = run_dir / name
-            if file.exists() and (status.exists() or file.stat().st_size == 0):
-                file.unlink()
-    free = shutil.disk_usage(run_dir).free
-    if free < 1 << 20:
-        words = f"the disk of {run_dir} is full"
-    raise RunFailed(
-        f"the guest ended after {seconds:.1f} s without a result, status {ended}: {words}", folder=str(run_dir)
-    )
-
-
-def _last_words(run_dir: Path) -> str:
-    """The end of what the guest printed: a panic, a lack of memory, a traceback."""
-    for name in (_CONSOLE, guest.ERRORS):
-        file = run_dir / name
-        if not file.exists():
-            continue
-        lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
-        for sign in ("Kernel panic", "Out of memory", "No space left"):
-            for line in lines:
-                if sign in line:
-                    return line
-        if lines:
-            return lines[-1]
-    return "it said nothing"

@@ -2,7 +2,8 @@
 
 A topology file has a docstring (its lesson; the first line is its title) and the functions `build(net, ...)`,
 `scenario(net)` and `check(run)`.  The keyword parameters of `build` are what `--set` and sweeps vary; their types come
-from their annotations, or else from their defaults.
+from their annotations, or else from their defaults.  A scenario that needs longer than usual says so in a number
+TIMEOUT_S.
 
 Files are looked for in the checkout's `topologies` folder, then in the working directory and its `topologies`
 folder; a path that ends in .py is taken as it is.  Listing reads files without running them.
@@ -30,6 +31,7 @@ _CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent / "topologies"
 _YES: Final = frozenset({"true", "yes", "on", "1"})
 _NO: Final = frozenset({"false", "no", "off", "0"})
 _REQUIRED: Final = inspect.Parameter.empty
+_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class TopologyModule:
     scenario: Callable[[Any], Awaitable[None]]
     check: Callable[[Any], None]
     parameters: Mapping[str, Parameter]
+    timeout_s: float
+    """How long its scenario may take, in the lab's time: TIMEOUT_S of the file, else 600 s."""
 
 
 def list_topologies() -> list[TopologyInfo]:
@@ -108,6 +112,7 @@ def load(name_or_path: str | Path) -> TopologyModule:
         scenario=scenario,
         check=check,
         parameters={parameter.name: parameter for parameter in _parameters(build, path)},
+        timeout_s=_timeout(module, path),
     )
 
 
@@ -215,6 +220,13 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
     if name == "scenario" and not inspect.iscoroutinefunction(function):
         raise UsageError(f"{path.name}:{function.__code__.co_firstlineno}: scenario must be written 'async def'")
     return typing.cast(Callable[..., Any], function)
+
+
+def _timeout(module: ModuleType, path: Path) -> float:
+    value = getattr(module, "TIMEOUT_S", _TIMEOUT_S)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise UsageError(f"{path.name}: TIMEOUT_S is a number of seconds, not {value!r}")
+    return float(value)
 
 
 def _parameters(build: Callable[..., None], path: Path) -> Iterator[Parameter]:
