@@ -278,8 +278,12 @@ def describe_error(exc: LabError) -> dict[str, Any]:
 def _write_json(path: Path, value: Any) -> None:
     """Write a whole file or none: a reader never sees half a result."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1))
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(value, indent=1))
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class _JsonLines(logging.Formatter):
@@ -305,6 +309,7 @@ class _JsonLines(logging.Formatter):
 def _log_to(path: Path, began: float) -> None:
     handler = logging.StreamHandler(path.open("a", buffering=1))
     handler.setFormatter(_JsonLines(began))
+    logging.raiseExceptions = False  # a full disk is told once, by the run, not for every line of the log
     logging.basicConfig(level=os.environ.get("LAB_LOG", "INFO"), handlers=[handler], force=True)
 
 

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -331,6 +332,8 @@ def _fold_in(folder: Path, facts: dict[str, Any], otherwise: str) -> None:
         file.unlink()
     else:
         facts.update(status="error", message=otherwise)
+        if "error" in (last := facts["trials"][-1] if facts["trials"] else {}):
+            facts.update(message=last["error"]["message"], error=last["error"])
     (folder / "job.json").unlink(missing_ok=True)
 
 
@@ -371,6 +374,12 @@ def _kernel() -> dict[str, Any]:
 
 
 def _write(path: Path, value: Any) -> None:
+    """Write a whole file or none.  Raises UsageError when it cannot be written."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1, default=str) + "\n")
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(value, indent=1, default=str) + "\n")
+        part.replace(path)
+    except OSError as exc:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {exc.strerror}") from exc

@@ -23,7 +23,7 @@ from typing import Final
 import lab
 from lab.engines import bundle, guest, uml, verdict
 from lab.engines.signals import interrupted_by_signals
-from lab.errors import MissingFeature, RunFailed
+from lab.errors import MissingFeature, RunFailed, UsageError
 from lab.kernel.caps import Capabilities, Capability
 
 _CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
@@ -68,7 +68,10 @@ def _boot(
     """Boot, do one of the guest's tasks, power off; the task's exit status."""
     kernel = uml.require()
     scratch = run_dir / _SCRATCH
-    scratch.mkdir()
+    try:
+        scratch.mkdir()
+    except OSError as exc:
+        raise UsageError(f"cannot write the run folder {run_dir}: {exc.strerror}") from exc
     try:
         command = _command(kernel.path, task, seed, start_time_s, real_time)
         with (run_dir / verdict.CONSOLE).open("wb") as console:
