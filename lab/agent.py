@@ -137,7 +137,7 @@ async def _trial(job: Job, module: ModuleType, folder: Path, number: int, journa
                 on_record=partial(journal.record, number),
             )
             await lab.start()
-            await _run_scenario(module.scenario(lab), job.timeout_s, broken)
+            await _run_scenario(module.scenario(lab), job.module, job.timeout_s, broken)
             found["status"] = "ok"
         except LabError as exc:
             found["status"] = "error"
@@ -177,9 +177,16 @@ class Timeout(LabError):
     """A scenario took longer, in the lab's time, than it was given."""
 
 
-async def _run_scenario(scenario: Awaitable[None], timeout_s: float, broken: asyncio.Future[None]) -> None:
-    """Wait for the scenario's end; raises what it raises, Timeout, or what was put into `broken` meanwhile."""
-    task = asyncio.ensure_future(scenario)
+class OutOfMemory(LabError):
+    """A scenario wanted more memory than there is."""
+
+
+async def _run_scenario(scenario: Awaitable[None], file: str, timeout_s: float, broken: asyncio.Future[None]) -> None:
+    """Wait for the end of the scenario in `file`.
+
+    Raises what it raises, OutOfMemory, Timeout, or what was put into `broken` meanwhile.
+    """
+    task = asyncio.ensure_future(_within_memory(scenario, file))
     deadline = task.get_loop().time() + timeout_s
     try:
         await asyncio.wait({task, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -193,6 +200,15 @@ async def _run_scenario(scenario: Awaitable[None], timeout_s: float, broken: asy
     if broken.done():
         return broken.result()
     raise Timeout(f"the scenario did not end within {timeout_s:g} s")
+
+
+async def _within_memory(scenario: Awaitable[None], file: str) -> None:
+    try:
+        await scenario
+    except MemoryError as exc:
+        told = OutOfMemory(f"the scenario took all memory ({error_in_file(exc, file).rstrip(": ")})")
+        traceback.clear_frames(exc.__traceback__)  # with its variables go the memory: the agent still needs some
+        raise told from None
 
 
 _OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})

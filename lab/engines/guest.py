@@ -39,6 +39,10 @@ ERRORS: Final = "guest-errors"
 """File in the run folder: what the guest's programs wrote to standard error."""
 
 
+_SHARE_FOR_ONE: Final = 0.8
+"""Of the guest's memory, what one program may have."""
+
+
 def main(task: str) -> None:
     """Mount, do `task` ("agent" or "probe"), write its exit status, power off.  Does not return."""
     try:
@@ -93,10 +97,22 @@ def _redirect() -> None:
 
 def _agent() -> int:
     os.environ["TMPDIR"] = "/run"
+    _limit_memory()
     _import_asyncio_without_ssl()
     from lab import agent
 
     return agent.main([str(RUN)])
+
+
+def _limit_memory() -> None:
+    """A program that wants more memory than there is gets an error, before the kernel has to kill one.
+
+    If that were process 1, the guest would be gone with all that the agent had yet to write.
+    """
+    import resource
+
+    most = int(_SHARE_FOR_ONE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _import_asyncio_without_ssl() -> None:

@@ -38,12 +38,12 @@ def exit_status(run_dir: Path) -> int | None:
                 file.unlink()
 
 
-def explain(run_dir: Path, ended: int, seconds: float, memory: str) -> NoReturn:
-    """Raise RunFailed for a guest of `memory` that ended, with the wait status `ended`, and left no exit status."""
+def explain(run_dir: Path, ended: int, seconds: float, memory_mb: int) -> NoReturn:
+    """Raise RunFailed for a guest that ended, with the wait status `ended`, and left no exit status of its own."""
     console, errors = _lines(run_dir / CONSOLE), _lines(run_dir / guest.ERRORS)
     panic = next((found[1] for line in console if (found := _PANIC.search(line))), None)
     if panic is not None and any(sign in panic for sign in _NO_MEMORY):
-        what = f"the guest ran out of memory (it has {memory})"
+        what = f"the guest ran out of memory (it has {memory_mb} MB)"
     elif panic is not None:
         what = f"the virtual kernel panicked: {panic}"
     elif shutil.disk_usage(run_dir).free < _FULL_BELOW or any(sign in line for line in errors for sign in _DISK):

@@ -28,7 +28,7 @@ from lab.kernel.caps import Capabilities, Capability
 
 _CHECKOUT: Final = Path(lab.__file__).resolve().parent.parent
 
-MEMORY: Final = "512M"
+MEMORY_MB: Final = 512
 """Of the guest; pages it does not touch cost nothing."""
 
 START_TIME_S: Final = 1_767_225_600
@@ -106,7 +106,7 @@ def _boot(
         shutil.rmtree(scratch, ignore_errors=True)
         status = verdict.exit_status(run_dir)
     if status is None:
-        verdict.explain(run_dir, machine.returncode, seconds, MEMORY)
+        verdict.explain(run_dir, machine.returncode, seconds, MEMORY_MB)
     return status
 
 
@@ -134,7 +134,7 @@ def _command(kernel: Path, task: str, seed: int, start_time_s: int, real_time: b
         "setarch",
         "--addr-no-randomize",
         str(kernel),
-        f"mem={MEMORY}",
+        f"mem={MEMORY_MB}M",
         "rootfstype=hostfs",
         "ro",
         "quiet",
@@ -162,11 +162,18 @@ def _command(kernel: Path, task: str, seed: int, start_time_s: int, real_time: b
 
 
 def _memory_folder() -> str:
-    """Where the guest's memory file goes: a tmpfs that allows execution, else the folder for temporary files."""
+    """Where the guest's memory file goes: a tmpfs that allows execution, else the folder for temporary files.
+
+    It has to have room for all of the memory: the guest would be killed at the first page that finds none.
+    """
     for folder in ("/dev/shm", tempfile.gettempdir()):
-        if os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_NOEXEC:
-            return folder
-    raise MissingFeature("a temporary folder that allows execution", instead="set TMPDIR to one")
+        if os.access(folder, os.W_OK):
+            about = os.statvfs(folder)
+            if not about.f_flag & os.ST_NOEXEC and about.f_bavail * about.f_frsize >= MEMORY_MB << 20:
+                return folder
+    raise MissingFeature(
+        f"a temporary folder that allows execution and has {MEMORY_MB} MB to spare", instead="set TMPDIR to one"
+    )
 
 
 def _end(machine: subprocess.Popen[bytes]) -> None:
