@@ -85,6 +85,7 @@ class _Builder:
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
         self._sysctls: dict[str, dict[str, str]] = {}
+        self._late_sysctls: dict[str, dict[str, str]] = {}
         self._links: list[AddLink] = []
         self._requests: dict[str, list[Request]] = {}
         self._rules: dict[Namespace, str] = {}
@@ -128,6 +129,8 @@ class _Builder:
 
     def finish(self) -> None:
         self._flush(sysctls=True, links=True, requests=True, rules=True)
+        for node, settings in self._late_sysctls.items():
+            self._node(node).sysctls(settings)
         self._settle()
         for ns in self._fabric.values():
             ns.close_netlink()
@@ -145,6 +148,9 @@ class _Builder:
         self._request(name, netlink.set_up("lo", 1))
 
     def _set_sysctl(self, node: str, key: str, value: str) -> None:
+        if key.startswith("net/netfilter/"):  # exist once the rules have brought connection tracking in
+            self._late_sysctls.setdefault(node, {})[key] = value
+            return
         # A key such as net/ipv6/conf/eth0/... exists once its interface does: links come first.
         self._flush(links=True)
         if "/conf/" in key or "/neigh/" in key:

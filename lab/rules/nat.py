@@ -1,151 +1,136 @@
 """NAT behaviour (RFC 4787) as the text of one nftables ruleset.
 
-Two mappings are offered, both with address and port-dependent filtering, which is what Linux connection
-tracking does by itself: a packet from outside passes only as part of a flow that was opened from inside.
+    nat_behaviour.py   what a NAT can be asked to do
+    nat_presets.py     real kinds of boxes
+    nat_udp.py         mapping, filtering, hairpinning and ports of UDP
+    nat.py             the whole box: that, TCP and the other protocols, and what may pass
 
-**Endpoint-independent mapping (EIM)** is written with maps, because plain `masquerade` is not strict: it lets
-two inside hosts with the same source port share one outside port towards different peers ("port overloading",
-which RFC 4787 REQ-3 forbids), and whoever then talks to the other's peer gets a second outside port.  So the
-chain `record`, which sees packets after translation, remembers `mapping` (inside endpoint -> outside endpoint),
-`mapped` (its keys, because before Linux 6.9 a map could not be asked whether it has one) and `taken` (outside ports
-in use), and the chain `translate` asks them first: a known endpoint keeps its mapping, a new one keeps its port number
-if nobody has it, and gets another one if somebody does.  Only packets from inside refresh a mapping (RFC 4787 REQ-6).
-
-**Address and port-dependent mapping (APDM)**, the "symmetric" NAT, is `masquerade random`: a new port for
-every destination.
+TCP is translated by connection tracking alone: one flow, one entry, filtered by address and port.  So are protocols
+without ports, of which only one inside host at a time can speak to one outside address.
 
 The chain `input` matters more than it looks.  Without its drop, a packet that arrives before the inside host
 spoke to that peer would be accepted by the box itself, leave an entry in connection tracking, and push the later
-outbound flow to another port: one early probe would undo endpoint independence.
+outbound flow to another port: one early probe would undo endpoint independence.  `input_open` shows it.
+
+UDP timeouts are sysctls (`nat_sysctls`), because nftables' own timeout policies are not in every kernel.  Connection
+tracking uses the stream timeout for a packet when packets have gone both ways for more than two seconds; a question and
+its answer within that time leave a mapping with the fresh timeout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import Enum
-from ipaddress import IPv4Address
-from typing import Final
+from collections.abc import Iterator
+
+from lab.rules.nat_behaviour import Filtering, Hairpinning, Mapping, NatBehaviour, Ports
+from lab.rules.nat_udp import NatPlace, Share, lives, names, shares, udp_chains
 
 
-class Mapping(Enum):
-    """How an inside endpoint gets its outside port (RFC 4787 section 4.1)."""
-
-    ENDPOINT_INDEPENDENT = "EIM"
-    ADDRESS_AND_PORT_DEPENDENT = "APDM"
-
-
-class Filtering(Enum):
-    """Which packets from outside a mapping lets in (RFC 4787 section 5)."""
-
-    ADDRESS_AND_PORT_DEPENDENT = "APDF"
-
-
-MAPPING_TIMEOUT_S: Final = 300
-"""How long an EIM mapping outlives its last outbound packet (RFC 4787 REQ-5 recommends 5 minutes).
-
-Longer than the kernel's own timeout of a UDP flow (120 s), so no port is given away while a flow still uses it.
-"""
-
-_FIRST_OTHER_PORT: Final = 0x5004
-_OTHER_PORTS: Final = 252
-"""Ports handed out when the wanted one is taken: 0x0450, 0x0550 ... 0xff50.
-
-nft hands `numgen` to the NAT code in the machine's byte order, so on a little-endian machine consecutive
-numbers become ports 256 apart.  252 numbers from 0x5004 never reach a port below 1024 whichever order is used,
-and none is given twice before all were.
-"""
-
-
-def nat_ruleset(
-    *,
-    outside: str,
-    inside: Sequence[str],
-    address: IPv4Address | str,
-    mapping: Mapping | str = Mapping.ENDPOINT_INDEPENDENT,
-    filtering: Filtering | str = Filtering.ADDRESS_AND_PORT_DEPENDENT,
-) -> str:
+def nat_ruleset(behaviour: NatBehaviour, place: NatPlace) -> str:
     """The whole ruleset of a NAT box, as text for `nft -f`; loading it again replaces it in one step.
 
-    `outside` and `inside` are interface names, `address` is the outside address.  Rules carry the names
-    `nat_established`, `nat_outbound`, `nat_unsolicited`, `nat_mapping_kept`, `nat_port_kept`, `nat_port_changed`
-    and `nat_masquerade` as comments beside their counters (those of translation count flows, not packets).
-    ValueError for a mapping or a filtering that is not offered.
+    Rules carry names as comments beside their counters: `nat_established`, `nat_outbound`, `nat_inbound` and
+    `nat_unsolicited` for what passes and what does not, `nat_mapping_kept`, `nat_port_kept`, `nat_port_changed`,
+    `nat_hairpin`, `nat_one_to_one`, `nat_proto41_host` and `nat_masquerade` for translations (these count flows, not
+    packets), `nat_port_taken` and `nat_no_block` for packets dropped for want of a port, and `nat_other_protocol`.
+    BehaviourError when the place is too small for the behaviour.
     """
-    mapping, filtering = Mapping(mapping), Filtering(filtering)
-    lans = _set_of(inside)
-    if mapping is Mapping.ENDPOINT_INDEPENDENT:
-        translation = _endpoint_independent(outside, str(address))
-    else:
-        translation = _address_and_port_dependent(outside)
-    return f"""\
-flush ruleset
-table ip nat {{
-{translation}}}
-table ip filter {{
-	chain input {{
-		type filter hook input priority filter; policy accept;
-		iifname "{outside}" ct state established,related counter accept comment "nat_established"
-		iifname "{outside}" icmp type echo-request counter accept comment "nat_echo"
-		iifname "{outside}" counter drop comment "nat_unsolicited"
-	}}
-	chain forward {{
-		type filter hook forward priority filter; policy drop;
-		ct state established,related counter accept comment "nat_established"
-		iifname {lans} counter accept comment "nat_outbound"
-		counter drop comment "nat_unsolicited"
-	}}
-}}
-"""
+    parts = []
+    if behaviour.ports is not Ports.OVERLOAD:
+        parts.append(udp_chains(behaviour, place))
+    parts += [*_inbound(behaviour, place), *_translate(behaviour, place)]
+    return "".join(["flush ruleset\n", "table ip nat {\n", *parts, "}\n", *_filter(behaviour, place)])
 
 
-def _endpoint_independent(outside: str, address: str) -> str:
-    wan = f'oifname "{outside}"'
-    timeout = f"flags dynamic,timeout; timeout {MAPPING_TIMEOUT_S}s; size 65535;"
-    inner = "ct original ip saddr . ct original proto-src"
-    return f"""\
-	map mapping {{
-		type ipv4_addr . inet_service : ipv4_addr . inet_service
-		{timeout}
-	}}
-	set mapped {{
-		type ipv4_addr . inet_service
-		{timeout}
-	}}
-	set taken {{
-		type inet_service
-		{timeout}
-	}}
-	chain translate {{
-		type nat hook postrouting priority srcnat; policy accept;
-		{wan} ip saddr . udp sport @mapped \
-counter snat ip to ip saddr . udp sport map @mapping comment "nat_mapping_kept"
-		{wan} udp sport != @taken counter snat to {address} comment "nat_port_kept"
-		{wan} meta l4proto udp \
-counter snat to {address} : numgen inc mod {_OTHER_PORTS} offset {_FIRST_OTHER_PORT} comment "nat_port_changed"
-		{wan} counter masquerade comment "nat_masquerade"
-	}}
-	chain record {{
-		type filter hook postrouting priority srcnat + 10; policy accept;
-		{wan} meta l4proto udp update @taken {{ udp sport }} comment "nat_record"
-		{wan} meta l4proto udp ct direction original update @mapped {{ {inner} }} comment "nat_record"
-		{wan} meta l4proto udp ct direction original \
-update @mapping {{ {inner} : ip saddr . udp sport }} comment "nat_record"
-	}}
-"""
+def nat_sysctls(behaviour: NatBehaviour) -> dict[str, str]:
+    """Sysctls of the box, to be written when its rules are loaded: only then does connection tracking surely have them.
+
+    Empty when the timeouts are what every new network namespace begins with.
+    """
+    wanted = {
+        "net/netfilter/nf_conntrack_udp_timeout": (behaviour.udp_timeout_s, 30),
+        "net/netfilter/nf_conntrack_udp_timeout_stream": (behaviour.udp_stream_timeout_s, 120),
+    }
+    return {key: str(seconds) for key, (seconds, default) in wanted.items() if seconds != default}
 
 
-def _address_and_port_dependent(outside: str) -> str:
-    wan = f'oifname "{outside}"'
-    return f"""\
-	chain translate {{
-		type nat hook postrouting priority srcnat; policy accept;
-		{wan} meta l4proto {{ tcp, udp }} counter masquerade random comment "nat_port_changed"
-		{wan} counter masquerade comment "nat_masquerade"
-	}}
-"""
+def _inbound(behaviour: NatBehaviour, place: NatPlace) -> Iterator[str]:
+    """Packets that no flow expects and that have somewhere to go all the same."""
+    wan, lan = f'iifname "{place.outside}"', f"iifname {names(place.inside)}"
+    rules = []
+    owners = [f"dnat ip to ip daddr . udp dport map @owner_{life}" for life in lives(behaviour)]
+    if place.proto41_host is not None:
+        rules.append(f'{wan} ip protocol 41 counter dnat to {place.proto41_host} comment "nat_proto41_host"')
+    match behaviour.filtering:
+        case Filtering.ENDPOINT_INDEPENDENT:
+            rules += [f'{wan} meta l4proto udp {owner} comment "nat_inbound"' for owner in owners]
+            rules += [
+                f'{wan} ip daddr {address} counter dnat to {host} comment "nat_one_to_one"'
+                for host, address in place.own
+            ]
+        case Filtering.ADDRESS_DEPENDENT:
+            rules += [
+                f'{wan} ip daddr . udp dport . ip saddr @permitted_{life} {owner} comment "nat_inbound"'
+                for life, owner in zip(lives(behaviour), owners, strict=True)
+            ]
+    if behaviour.hairpinning is not Hairpinning.NONE:
+        own = "{ " + ", ".join(map(str, place.every_address)) + " }"
+        rules += [f'{lan} ip daddr {own} meta l4proto udp {owner} comment "nat_hairpin"' for owner in owners]
+    if rules:
+        yield "\tchain inbound {\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n"
+        yield from (f"\t\t{rule}\n" for rule in rules)
+        yield "\t}\n"
 
 
-def _set_of(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f'"{names[0]}"'
-    return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
+def _translate(behaviour: NatBehaviour, place: NatPlace) -> Iterator[str]:
+    wan = f'oifname "{place.outside}"'
+    yield "\tchain translate {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n"
+    if behaviour.ports is not Ports.OVERLOAD:
+        yield f"\t\t{wan} meta l4proto udp goto choose\n"
+        if behaviour.hairpinning is Hairpinning.EXTERNAL:
+            inside = "{ " + ", ".join(map(str, place.networks)) + " }"
+            lan = f"oifname {names(place.inside)}"
+            yield f"\t\t{lan} meta l4proto udp ct status dnat ip saddr {inside} goto choose\n"
+    for share in reversed(shares(behaviour, place)):  # who has an address alone comes before everyone
+        yield from (f"\t\t{wan} {rule}\n" for rule in _others(behaviour, place, share))
+    if len(place.addresses) > 1:
+        yield f'\t\t{wan} counter snat to {place.addresses[0]} comment "nat_masquerade"\n'
+    yield "\t}\n"
+
+
+def _others(behaviour: NatBehaviour, place: NatPlace, share: Share) -> Iterator[str]:
+    """Everything but UDP (with ports=overload, UDP too) of the hosts of one outside address, behind `oifname`."""
+    if share.blocks:
+        for host, first, last in share.blocks:
+            ports = f"{share.address}:{first}-{last}"
+            yield f'ip saddr {host} meta l4proto tcp counter snat to {ports} comment "nat_masquerade"'
+    everyone = len(place.addresses) == 1 and share.address == place.addresses[0]
+    to = "masquerade" if everyone else f"snat to {share.address}"
+    who = ""
+    if not everyone:
+        if not share.hosts:
+            return
+        who = "ip saddr { " + ", ".join(map(str, share.hosts)) + " } "
+    shuffled = behaviour.ports is Ports.RANDOM or behaviour.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+    if shuffled:
+        yield f'{who}meta l4proto {{ tcp, udp }} counter {to} random comment "nat_port_changed"'
+    yield f'{who}counter {to} comment "nat_masquerade"'
+
+
+def _filter(behaviour: NatBehaviour, place: NatPlace) -> Iterator[str]:
+    wan, lan = f'iifname "{place.outside}"', f"iifname {names(place.inside)}"
+    yield "table ip filter {\n"
+    yield "\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n"
+    if not behaviour.input_open:
+        yield f'\t\t{wan} ct state established,related counter accept comment "nat_established"\n'
+        yield f'\t\t{wan} icmp type echo-request counter accept comment "nat_echo"\n'
+        yield f'\t\t{wan} counter drop comment "nat_unsolicited"\n'
+    yield "\t}\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n"
+    if not behaviour.other_protocols:
+        yield '\t\tmeta l4proto != { icmp, tcp, udp } counter drop comment "nat_other_protocol"\n'
+    yield '\t\tct state established,related counter accept comment "nat_established"\n'
+    if behaviour.hairpinning is not Hairpinning.NONE:
+        yield f'\t\t{lan} ct status dnat counter accept comment "nat_hairpin"\n'
+    yield f'\t\t{lan} counter accept comment "nat_outbound"\n'
+    if behaviour.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT or place.proto41_host is not None:
+        yield f'\t\t{wan} ct status dnat counter accept comment "nat_inbound"\n'
+    yield '\t\tcounter drop comment "nat_unsolicited"\n\t}\n}\n'

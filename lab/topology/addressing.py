@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from lab.errors import TopologyError
 from lab.topology.domains import Domain, Prefix
+from lab.topology.nat_sides import more_addresses
 from lab.topology.nodes import Broker
 from lab.topology.ranges import Allocator, Exhausted, Ranges
 from lab.topology.wiring import Port, Segment, Wiring
@@ -33,21 +34,28 @@ def address_ipv4(wiring: Wiring, domains: Mapping[Segment, Domain], ranges: Rang
         "inside": (_allocator4(ranges.inside_ipv4, reserved), 24),
         "carrier": (_allocator4(ranges.carrier_ipv4, reserved), 24),
     }
+    more = more_addresses(wiring, domains)
     prefixes: dict[Segment, Prefix] = {}
     for segment in segments:
         domain = domains[segment]
+        needed = len(segment.ports) + sum(more.get(port, 0) for port in segment.ports)
         override = chosen.get(segment)
         if override is None:
             where = "public" if domain.gateway is None else "carrier" if domain in with_nat_inside else "inside"
             allocator, length = pools[where]
-            override = _take(allocator, min(length, 32 - (len(segment.ports) + 1).bit_length()), segment, where)
-        _check_room(segment, override, len(segment.ports) + 2)
+            override = _take(allocator, min(length, 32 - (needed + 1).bit_length()), segment, where)
+        _check_room(segment, override, needed, 2)
         prefixes[segment] = override
     _check_overlaps(chosen, prefixes, domains)
     for segment, prefix in prefixes.items():
         members = _in_order([port for port in segment.ports if 4 in port.node.speaks], domains[segment])
         for number, port in enumerate(members, start=1):
             port.ipv4 = IPv4Interface((int(prefix.network_address) + number, prefix.prefixlen))
+        last = int(prefix.network_address) + len(members)
+        for port in members:
+            for _ in range(more.get(port, 0)):
+                last += 1
+                port.more_ipv4.append(IPv4Interface((last, prefix.prefixlen)))
     return prefixes
 
 
@@ -65,7 +73,7 @@ def address_ipv6(
     for segment in segments:
         override = chosen.get(segment)
         prefix = _take(allocator, 64, segment, "IPv6") if override is None else override
-        _check_room(segment, prefix, len(segment.ports) + 1)
+        _check_room(segment, prefix, len(segment.ports), 1)
         prefixes[segment] = prefix
     _check_overlaps(chosen, prefixes, domains)
     for segment, prefix in prefixes.items():
@@ -107,10 +115,10 @@ def _override(segment: Segment, family: int) -> Prefix | None:
     return next(iter(asked), None)
 
 
-def _check_room(segment: Segment, prefix: Prefix, needed: int) -> None:
-    if prefix.num_addresses < needed:
+def _check_room(segment: Segment, prefix: Prefix, addresses: int, unusable: int) -> None:
+    if prefix.num_addresses < addresses + unusable:
         raise TopologyError(
-            f"{prefix} is too small for {segment.name}, which has {len(segment.ports)} nodes; use a shorter prefix",
+            f"{prefix} is too small for {segment.name}, which needs {addresses} addresses; use a shorter prefix",
             node=segment.ports[0].node.name,
         )
 

@@ -14,14 +14,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping as MappingABC
+from collections.abc import Sequence
 from difflib import get_close_matches
-from enum import Enum
 from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from lab.errors import TopologyError
 from lab.rules.firewall import POLICIES
-from lab.rules.nat import Filtering, Mapping
+from lab.rules.nat_behaviour import (
+    BehaviourError,
+    Filtering,
+    Hairpinning,
+    Mapping,
+    NatBehaviour,
+    Pooling,
+    Ports,
+    Refresh,
+)
+from lab.rules.nat_presets import PRESETS
 from lab.topology.nodes import Broker, Client, Firewall, Host, Link, Nat, Node, Router, Switch
 from lab.topology.ranges import Ranges
 
@@ -30,7 +40,6 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 _N = TypeVar("_N", bound=Node)
-_E = TypeVar("_E", bound=Enum)
 
 
 class Network:
@@ -89,17 +98,57 @@ class Network:
         self,
         name: str,
         *,
-        mapping: Mapping | str = Mapping.ENDPOINT_INDEPENDENT,
-        filtering: Filtering | str = Filtering.ADDRESS_AND_PORT_DEPENDENT,
+        preset: str | None = None,
+        mapping: Mapping | str | None = None,
+        filtering: Filtering | str | None = None,
+        hairpinning: Hairpinning | str | None = None,
+        ports: Ports | str | None = None,
+        block_size: int | None = None,
+        pool: int | None = None,
+        pooling: Pooling | str | None = None,
+        one_to_one: bool | Sequence[str | Node] | None = None,
+        proto41_host: str | Node | None = None,
+        other_protocols: bool | None = None,
+        udp_timeout_s: int | None = None,
+        udp_stream_timeout_s: int | None = None,
+        refresh: Refresh | str | None = None,
+        input_open: bool | None = None,
         outside: str | Node | None = None,
         gateway: str | Node | None = None,
     ) -> Nat:
-        """A NAT box; `outside` names the neighbour on its outside where the broker's place does not tell."""
+        """A NAT box that behaves as asked (see `lab.rules.nat_behaviour.NatBehaviour`).
+
+        What is not given is taken from `preset`, one of `lab.rules.nat_presets.PRESETS`, or is that of a
+        well-behaved Linux box.  `outside` names the neighbour on its outside where the broker's place does not tell.
+        """
+        if preset is not None and preset not in PRESETS:
+            raise TopologyError(f"{name}: there is no preset {preset!r}; choose one of {', '.join(PRESETS)}", node=name)
+        given = {
+            "mapping": mapping,
+            "filtering": filtering,
+            "hairpinning": hairpinning,
+            "ports": ports,
+            "block_size": block_size,
+            "pool": pool,
+            "pooling": pooling,
+            "one_to_one": one_to_one,
+            "proto41_host": proto41_host,
+            "other_protocols": other_protocols,
+            "udp_timeout_s": udp_timeout_s,
+            "udp_stream_timeout_s": udp_stream_timeout_s,
+            "refresh": refresh,
+            "input_open": input_open,
+        }
+        base = PRESETS[preset].options if preset is not None else {}
+        try:
+            behaviour = NatBehaviour.make({key: value for key, value in given.items() if value is not None}, base)
+        except BehaviourError as exc:
+            raise TopologyError(f"{name}: {exc}", node=name) from None
         return self._add(
             Nat(
                 name=name,
-                mapping=_choice(name, "mapping", Mapping, mapping),
-                filtering=_choice(name, "filtering", Filtering, filtering),
+                behaviour=behaviour,
+                preset=preset,
                 outside=_name_of(outside),
                 gateway=_name_of(gateway),
             )
@@ -227,14 +276,6 @@ def _check_name(name: object) -> None:
 
 def _name_of(node: str | Node | None) -> str | None:
     return node.name if isinstance(node, Node) else node
-
-
-def _choice(node: str, option: str, choices: type[_E], value: _E | str) -> _E:
-    try:
-        return choices(value)
-    except ValueError:
-        known = ", ".join(f"{choice.value} ({choice.name.lower().replace('_', ' ')})" for choice in choices)
-        raise TopologyError(f"{node}: there is no {option} {value!r}; choose one of {known}", node=node) from None
 
 
 def _number(link: str, option: str, value: object, highest: float = math.inf) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, Literal
 
-from lab.rules.nat import Filtering, Mapping
+from lab.rules.nat_behaviour import NatBehaviour
 
 Family = Literal[4, 6]
 
@@ -71,8 +71,9 @@ class Nat(Node):
     """A box that rewrites IPv4 addresses and ports between its inside and its outside (RFC 4787)."""
 
     kind: ClassVar[str] = "nat"
-    mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
-    filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
+    behaviour: NatBehaviour = field(default_factory=NatBehaviour)
+    preset: str | None = None
+    """The kind of box its behaviour was taken from (`lab.rules.nat_presets`), for people."""
     outside: str | None = None
     """The neighbour on its outside; None: the one on the way to the broker."""
     gateway: str | None = None

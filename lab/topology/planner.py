@@ -15,9 +15,11 @@ from typing import Any
 
 from lab.errors import TopologyError
 from lab.rules.firewall import firewall_ruleset
-from lab.rules.nat import nat_ruleset
+from lab.rules.nat import nat_ruleset, nat_sysctls
+from lab.rules.nat_udp import NatPlace
 from lab.topology.addressing import address_ipv4, address_ipv6
 from lab.topology.domains import Domain, Route, find_domains, routes
+from lab.topology.nat_sides import nat_place
 from lab.topology.network import Network
 from lab.topology.nodes import Broker, Client, Firewall, Host, Nat, Node, Switch
 from lab.topology.plan import (
@@ -60,6 +62,11 @@ def make_plan(net: Network) -> Plan:
         ]
         for node in net.nodes
     }
+    places = {
+        node.name: nat_place(node, wiring.ports[node.name], ipv4, prefixes4)
+        for node in net.nodes
+        if isinstance(node, Nat)
+    }
     number = {node.name: count for count, node in enumerate(net.nodes, start=1)}
     steps: list[Step] = []
     for node in net.nodes:
@@ -68,10 +75,13 @@ def make_plan(net: Network) -> Plan:
     steps.extend(_links(net, wiring))
     for node in net.nodes:
         steps.extend(_node_steps(node, number[node.name], wiring.ports[node.name], found[node.name]))
+        if isinstance(node, Nat):
+            steps.append(LoadRules(node.name, nat_ruleset(node.behaviour, places[node.name])))
+            steps.extend(SetSysctl(node.name, key, value) for key, value in nat_sysctls(node.behaviour).items())
     steps.extend(_shapes(net, wiring))
     return Plan(
         name=net.name or "network",
-        nodes=tuple(_node_plan(node, wiring.ports[node.name]) for node in net.nodes),
+        nodes=tuple(_node_plan(node, wiring.ports[node.name], places.get(node.name)) for node in net.nodes),
         steps=tuple(steps),
     )
 
@@ -150,7 +160,7 @@ def _node_steps(node: Node, number: int, ports: list[Port], found: list[Route]) 
     for port in ports:
         if mixed and port.ipv6 is None and not port.segment.slaac:
             yield SetSysctl(name, f"net/ipv6/conf/{port.iface}/disable_ipv6", "1")
-        for address in (port.ipv4, port.ipv6):
+        for address in (port.ipv4, *port.more_ipv4, port.ipv6):
             if address is not None:
                 yield AddAddress(name, port.iface, port.index, str(address))
     for port in ports:
@@ -160,9 +170,7 @@ def _node_steps(node: Node, number: int, ports: list[Port], found: list[Route]) 
         assert via is not None
         yield AddRoute(name, str(route.dst), str(via.ip), route.port.iface, route.port.index)
     yield from _neighbors(name, ports)
-    if isinstance(node, Nat):
-        yield LoadRules(name, _nat_rules(node, ports))
-    elif isinstance(node, Firewall):
+    if isinstance(node, Firewall):
         yield LoadRules(name, firewall_ruleset(node.policy))
 
 
@@ -179,18 +187,6 @@ def _neighbors(name: str, ports: list[Port]) -> Iterator[AddNeighbor]:
         for mine, address in ((port.ipv4, other.ipv4), (port.ipv6, other.ipv6)):
             if mine is not None and address is not None:
                 yield AddNeighbor(name, port.iface, port.index, str(address.ip), other.mac)
-
-
-def _nat_rules(node: Nat, ports: list[Port]) -> str:
-    outside = next(port for port in ports if port.outside)
-    assert outside.ipv4 is not None
-    return nat_ruleset(
-        outside=outside.iface,
-        inside=[port.iface for port in ports if not port.outside],
-        address=outside.ipv4.ip,
-        mapping=node.mapping,
-        filtering=node.filtering,
-    )
 
 
 def _shapes(net: Network, wiring: Wiring) -> Iterator[Shape]:
@@ -211,7 +207,7 @@ def _shapes(net: Network, wiring: Wiring) -> Iterator[Shape]:
                 )
 
 
-def _node_plan(node: Node, ports: list[Port]) -> NodePlan:
+def _node_plan(node: Node, ports: list[Port], place: NatPlace | None) -> NodePlan:
     boxes = isinstance(node, Nat | Firewall)
     ordered = sorted(ports, key=lambda port: (not port.outside, _only_hosts_beyond(port)))
     return NodePlan(
@@ -229,7 +225,7 @@ def _node_plan(node: Node, ports: list[Port]) -> NodePlan:
         ),
         ipv4=next((str(port.ipv4.ip) for port in ordered if port.ipv4 is not None), None),
         ipv6=next((str(port.ipv6.ip) for port in ordered if port.ipv6 is not None), None),
-        options=_options(node, ports),
+        options=_options(node, ports, place),
     )
 
 
@@ -237,7 +233,7 @@ def _only_hosts_beyond(port: Port) -> bool:
     return all(isinstance(other.node, Host) for other in port.segment.ports if other is not port)
 
 
-def _options(node: Node, ports: list[Port]) -> dict[str, Any]:
+def _options(node: Node, ports: list[Port], place: NatPlace | None) -> dict[str, Any]:
     """The node's own parameters as JSON values."""
     sides = {
         "inside": [port.iface for port in ports if not port.outside],
@@ -249,7 +245,14 @@ def _options(node: Node, ports: list[Port]) -> dict[str, Any]:
         case Host():
             return {"ipv6_only": node.ipv6_only, "slaac": node.slaac}
         case Nat():
-            return {"mapping": node.mapping.value, "filtering": node.filtering.value, **sides}
+            assert place is not None
+            return {
+                **node.behaviour.to_json(),
+                "preset": node.preset,
+                **sides,
+                "addresses": [str(address) for address in place.every_address],
+                "hosts": [str(host) for host in place.hosts],
+            }
         case Firewall():
             return {"policy": node.policy, **sides}
         case Broker():

@@ -39,6 +39,8 @@ class Port:
     segment: Segment = field(init=False)
     ipv4: IPv4Interface | None = None
     ipv6: IPv6Interface | None = None
+    more_ipv4: list[IPv4Interface] = field(default_factory=list)
+    """A NAT's further outside addresses."""
 
     @property
     def peer(self) -> str:

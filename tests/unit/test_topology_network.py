@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.errors import TopologyError
-from lab.rules.nat import Filtering, Mapping
+from lab.rules.nat_behaviour import Filtering, Mapping, Ports
 from lab.topology.network import Network
 
 
@@ -45,7 +45,9 @@ def refused(say: Callable[[Network], Any]) -> TopologyError:
             "b",
             ["no mapping 'symmetric'", "EIM (endpoint independent)", "APDM"],
         ),
-        (lambda n: n.nat("b", filtering="EIF"), "b", ["no filtering 'EIF'", "APDF (address and port dependent)"]),
+        (lambda n: n.nat("b", filtering="XXX"), "b", ["no filtering 'XXX'", "APDF (address and port dependent)"]),
+        (lambda n: n.nat("b", preset="toaster"), "b", ["no preset 'toaster'", "home, old_home"]),
+        (lambda n: n.nat("b", ports="overload", mapping="ADM"), "b", ["b: ports=overload", "EIM or APDM"]),
         (lambda n: n.firewall("f", policy="deny"), "f", ["no firewall policy 'deny'", "drop_3653", "reject_all"]),
         (lambda n: n.broker("b", anonymous=False), "b", ["nobody could log in", "users"]),
         (lambda n: n.broker("b", users={"ann": 7}), "b", ["names and passwords"]),
@@ -121,8 +123,14 @@ def test_nodes_may_be_given_by_name_or_as_they_are() -> None:
 def test_options_are_kept_typed() -> None:
     net = Network()
     nat = net.nat("nat", mapping="APDM", filtering="APDF")
-    assert (nat.mapping, nat.filtering) == (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
-    assert net.nat("second", mapping=Mapping.ENDPOINT_INDEPENDENT).mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert nat.behaviour.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+    assert nat.behaviour.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
+    assert net.nat("second", mapping=Mapping.ENDPOINT_INDEPENDENT).behaviour.mapping is Mapping.ENDPOINT_INDEPENDENT
+    favoured = net.nat("third", preset="carrier", ports="random", proto41_host="ann", one_to_one=[net.client("ann")])
+    assert favoured.preset == "carrier"
+    assert favoured.behaviour.ports is Ports.RANDOM
+    assert favoured.behaviour.filtering is Filtering.ADDRESS_DEPENDENT
+    assert (favoured.behaviour.proto41_host, favoured.behaviour.one_to_one) == ("ann", ("ann",))
     broker = net.broker("broker", users={"ann": "secret"}, lifetime_min=5)
     assert broker.options == {"lifetime_min": 5}
     assert broker.pool.prefixlen == 36
