@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from lab.rules.firewall import PolicyName
     from lab.run import Run, run
     from lab.scenario import Lab
     from lab.topology.network import Network
@@ -19,11 +20,12 @@ __version__: Final = "0.1.0"
 _WHERE: Final = {
     "Lab": "lab.scenario",
     "Network": "lab.topology.network",
+    "PolicyName": "lab.rules.firewall",
     "Run": "lab.run",
     "run": "lab.run",
 }
 
-__all__ = ["Lab", "Network", "Run", "run"]
+__all__ = ["Lab", "Network", "PolicyName", "Run", "run"]
 
 
 def __getattr__(name: str) -> Any:

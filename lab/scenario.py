@@ -293,12 +293,16 @@ class LabNode:
         peer = self._broker.peer_of(client_ipv6)
         return None if peer is None else str(peer)
 
-    async def set_policy(self, policy: str) -> None:
-        """Replace a firewall's rules by those of `policy` in one atomic step (`lab.rules.firewall.POLICIES`)."""
+    async def set_policy(self, policy: str | tuple[str, ...]) -> None:
+        """Replace a firewall's rules by those of `policy` in one atomic step (see `lab.rules.firewall`)."""
         from lab.kernel import nft
-        from lab.rules.firewall import firewall_ruleset
+        from lab.rules.firewall import check_policy, firewall_ruleset
 
         self._must_be("firewall", "set_policy")
+        try:
+            policy = check_policy(policy)
+        except ValueError as exc:
+            raise UsageError(f"{self.name}: {exc}") from None
         nft.load(self.namespace, firewall_ruleset(policy))
         self.policy = policy
         self.lab.record(PolicyRecord(node=self.name, at_s=self.lab.now(), policy=policy))

@@ -22,6 +22,7 @@ from lab.topology.plan import (
     AddRoute,
     LoadRules,
     Plan,
+    Prohibit,
     SetSysctl,
     SetUp,
     Shape,
@@ -116,6 +117,8 @@ class _Builder:
                 self._request(node, netlink.add_route(dst, via, index))
             case AddNeighbor(node, iface, index, address, mac):
                 self._request(node, netlink.add_neighbor(iface, index, address, mac))
+            case Prohibit(node, mark):
+                self._request(node, netlink.prohibit(mark))
             case LoadRules(node, text):
                 ns = self._node(node)
                 if ns in self._rules:

@@ -28,6 +28,7 @@ RTM_NEWROUTE: Final = 24
 RTM_NEWNEIGH: Final = 28
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
+RTM_NEWRULE: Final = 32
 
 NLM_F_REQUEST: Final = 0x001
 NLM_F_REPLACE: Final = 0x100
@@ -68,6 +69,9 @@ _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RTN_UNICAST: Final = 1
 _RTN_LOCAL: Final = 2
+
+_FRA_FWMARK: Final = 10
+_FR_ACT_PROHIBIT: Final = 8
 
 _NDA_DST: Final = 1
 _NDA_LLADDR: Final = 2
@@ -257,6 +261,12 @@ def add_neighbor(name: str, index: int, address: str, mac: str) -> Request:
     body = _ndmsg.pack(family, index, _NUD_PERMANENT, 0, 0)
     body += attribute(_NDA_DST, packed) + attribute(_NDA_LLADDR, _mac(mac))
     return Request(f"add neighbour {address} on {name}", message(RTM_NEWNEIGH, ADD, body))
+
+
+def prohibit(mark: int) -> Request:
+    """A rule of routing: refuse IPv4 packets with this mark with an ICMP error (ip rule add fwmark MARK prohibit)."""
+    body = _rtmsg.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _FR_ACT_PROHIBIT, 0) + attribute(_FRA_FWMARK, _u32.pack(mark))
+    return Request(f"have routing refuse what has the mark {mark}", message(RTM_NEWRULE, ADD, body))
 
 
 def _route_words(dst: str, via: str | None) -> str:

@@ -58,6 +58,8 @@ class Parameter:
     """The values allowed, of an Enum or a Literal; empty: any of the type."""
     optional: bool = False
     """Whether it may be None."""
+    check: Callable[[Any], Any] | None = None
+    """Gives back a value in its one spelling, or raises ValueError: of Annotated[str, check]."""
 
     def describe(self) -> str:
         """The parameter as messages show it, e.g. "delay_ms: float = 20"."""
@@ -232,7 +234,7 @@ def _timeout(module: ModuleType, path: Path) -> float:
 def _parameters(build: Callable[..., None], path: Path) -> Iterator[Parameter]:
     where = f"{path.name}:{build.__code__.co_firstlineno}"
     try:
-        hints = typing.get_type_hints(build)
+        hints = typing.get_type_hints(build, include_extras=True)
     except (NameError, TypeError) as exc:
         raise UsageError(f"{where}: an annotation of build is not understood: {exc}") from exc
     first, *rest = inspect.signature(build).parameters.values() or [None]
@@ -248,6 +250,10 @@ def _parameters(build: Callable[..., None], path: Path) -> Iterator[Parameter]:
 def _parameter(parameter: inspect.Parameter, hint: Any, where: str) -> Parameter:
     default = parameter.default
     optional = default is None
+    check = None
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *extras = typing.get_args(hint)
+        check = next((extra for extra in extras if callable(extra)), None)
     if typing.get_origin(hint) in (UnionType, typing.Union):
         kinds = [kind for kind in typing.get_args(hint) if kind is not NoneType]
         optional = optional or len(kinds) < len(typing.get_args(hint))
@@ -267,7 +273,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any, where: str) -> Parameter
         )
     if hint is float and isinstance(default, int):
         default = float(default)
-    return Parameter(parameter.name, hint, default, choices, optional)
+    return Parameter(parameter.name, hint, default, choices, optional, check)
 
 
 def _convert(topology: str, parameter: Parameter, value: Any) -> Any:
@@ -286,6 +292,11 @@ def _convert(topology: str, parameter: Parameter, value: Any) -> Any:
     converted = _number_or_text(parameter.type, value)
     if converted is None:
         raise UsageError(f"{topology}: {parameter.name}={value} does not fit; it is a {parameter.type.__name__}")
+    if parameter.check is not None:
+        try:
+            return parameter.check(converted)
+        except ValueError as exc:
+            raise UsageError(f"{topology}: {parameter.name}={value}: {exc}") from None
     return converted
 
 

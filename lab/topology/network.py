@@ -20,7 +20,7 @@ from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueE
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from lab.errors import TopologyError
-from lab.rules.firewall import POLICIES
+from lab.rules.firewall import check_policy
 from lab.rules.nat_behaviour import (
     BehaviourError,
     Filtering,
@@ -154,13 +154,23 @@ class Network:
             )
         )
 
-    def firewall(self, name: str, *, policy: str = "allow", outside: str | Node | None = None) -> Firewall:
-        """A router with a policy, one of `lab.rules.firewall.POLICIES`."""
-        if policy not in POLICIES:
-            raise TopologyError(
-                f"{name}: there is no firewall policy {policy!r}; choose one of {', '.join(POLICIES)}", node=name
-            )
-        return self._add(Firewall(name=name, policy=policy, outside=_name_of(outside)))
+    def firewall(
+        self,
+        name: str,
+        *,
+        policy: str | tuple[str, ...] = "allow",
+        ipv6: bool = False,
+        outside: str | Node | None = None,
+    ) -> Firewall:
+        """A router of IPv4, and of IPv6 too if asked, with a policy of `lab.rules.firewall.POLICIES`.
+
+        Policies may be combined: "drop_teredo+reject_tsp_control" or ("drop_teredo", "reject_tsp_control").
+        """
+        try:
+            policy = check_policy(policy)
+        except ValueError as exc:
+            raise TopologyError(f"{name}: {exc}", node=name) from None
+        return self._add(Firewall(name=name, policy=policy, ipv6=ipv6, outside=_name_of(outside)))
 
     def router(self, name: str, *, ipv6: bool = False) -> Router:
         """A router of IPv4, and of IPv6 too if asked."""

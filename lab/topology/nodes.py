@@ -86,15 +86,22 @@ class Nat(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firewall(Node):
-    """A router that lets through what its policy lets through (see `lab.rules.firewall.POLICIES`)."""
+    """A router that lets through what its policy lets through (see `lab.rules.firewall`)."""
 
     kind: ClassVar[str] = "firewall"
     policy: str = "allow"
+    """One of the policies, or several joined by "+"."""
+    ipv6: bool = False
+    """Whether it carries IPv6 too."""
     outside: str | None = None
 
     @property
+    def speaks(self) -> frozenset[Family]:
+        return _BOTH if self.ipv6 else _V4
+
+    @property
     def forwards(self) -> frozenset[Family]:
-        return _V4
+        return self.speaks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,15 @@ class AddNeighbor:
 
 
 @dataclass(frozen=True, slots=True)
+class Prohibit:
+    """Have routing refuse IPv4 packets with a mark, with ICMP "communication administratively prohibited"."""
+
+    op: ClassVar[str] = "prohibit"
+    node: str
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRules:
     """Load a node's whole nftables ruleset, atomically, as text."""
 
@@ -141,12 +150,21 @@ class Shape:
         return any((self.delay_ms, self.jitter_ms, self.loss_pct, self.duplicate_pct, self.reorder_pct))
 
 
-Step = AddNode | SetSysctl | AddLink | AddBridge | AddAddress | SetUp | AddRoute | AddNeighbor | LoadRules | Shape
+Step = (
+    AddNode
+    | SetSysctl
+    | AddLink
+    | AddBridge
+    | AddAddress
+    | SetUp
+    | AddRoute
+    | AddNeighbor
+    | Prohibit
+    | LoadRules
+    | Shape
+)
 
-_STEPS: Final[dict[str, type[Any]]] = {
-    step.op: step
-    for step in (AddNode, SetSysctl, AddLink, AddBridge, AddAddress, SetUp, AddRoute, AddNeighbor, LoadRules, Shape)
-}
+_STEPS: Final[dict[str, type[Any]]] = {step.op: step for step in get_args(Step)}
 
 
 @dataclass(frozen=True, slots=True)

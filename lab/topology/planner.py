@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lab.errors import TopologyError
-from lab.rules.firewall import firewall_ruleset
+from lab.rules.firewall import PROHIBITED_MARK, firewall_ruleset
 from lab.rules.nat import nat_ruleset, nat_sysctls
 from lab.rules.nat_udp import NatPlace
 from lab.topology.addressing import address_ipv4, address_ipv6
@@ -33,6 +33,7 @@ from lab.topology.plan import (
     LoadRules,
     NodePlan,
     Plan,
+    Prohibit,
     SetSysctl,
     SetUp,
     Shape,
@@ -171,6 +172,7 @@ def _node_steps(node: Node, number: int, ports: list[Port], found: list[Route]) 
         yield AddRoute(name, str(route.dst), str(via.ip), route.port.iface, route.port.index)
     yield from _neighbors(name, ports)
     if isinstance(node, Firewall):
+        yield Prohibit(name, PROHIBITED_MARK)
         yield LoadRules(name, firewall_ruleset(node.policy))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from lab.kernel import nft
-from lab.rules.firewall import POLICIES, firewall_ruleset
+from lab.rules.firewall import POLICIES, PROHIBITED_MARK, firewall_ruleset
 from lab.topology.network import Network
 from tests.kernel.prober import Prober, received, wait_for
 
@@ -28,10 +29,20 @@ BLOCKED: Final = {
     "reject_3653": ("udp 3653", "tcp 3653"),
     "drop_proto41": ("protocol 41",),
     "reject_proto41": ("protocol 41",),
+    "drop_6in4": ("protocol 41",),
+    "reject_6in4": ("protocol 41",),
+    "drop_udp": ("udp 3653", "udp 5000"),
+    "reject_udp": ("udp 3653", "udp 5000"),
+    "drop_tsp": ("udp 3653", "tcp 3653", "protocol 41"),
+    "reject_tsp": ("udp 3653", "tcp 3653", "protocol 41"),
+    "drop_but_80_443": PROBES,
+    "reject_but_80_443": PROBES,
+    "drop_by_default": ("udp 3653", "tcp 3653", "protocol 41", "udp 5000", "tcp 5000"),
+    "reject_by_default": ("udp 3653", "tcp 3653", "protocol 41", "udp 5000", "tcp 5000"),
     "drop_all": PROBES,
     "reject_all": PROBES,
 }
-"""What a policy stops, by its name."""
+"""What a policy stops of these; test_policy_matrix.py has every policy and every mechanism."""
 
 PROHIBITED: Final = errno.EHOSTUNREACH
 """What a socket reports of the ICMP error "communication administratively prohibited"."""
@@ -53,7 +64,7 @@ class Crossing:
     def outcome(self, probe: str, policy: str) -> str:
         """ "passed", "dropped" (the policy counted it and nobody heard of it) or the errno the sender got."""
         before = self.count(policy)
-        sender, ear, payload = self._send(probe)
+        sender, ear, payload = self.send(probe)
         result: list[str] = []
 
         def settled() -> bool:
@@ -62,7 +73,7 @@ class Crossing:
                 result.append(errno.errorcode[error])
             elif _accepted(ear) if probe.startswith("tcp") else _heard(ear, payload):
                 result.append("passed")
-            elif stays_silent(policy, probe) and self.count(policy) > before:
+            elif policy.startswith("drop") and self.count(policy) > before:
                 result.append("dropped")
             return bool(result)
 
@@ -70,7 +81,7 @@ class Crossing:
             wait_for(settled, f"{probe} to pass or to be stopped by {policy}")
         return result[0]
 
-    def _send(self, probe: str) -> tuple[socket.socket, socket.socket, bytes]:
+    def send(self, probe: str) -> tuple[socket.socket, socket.socket, bytes]:
         """Send the probe; the socket it left by, the one it should arrive at, and what to look for."""
         kind, _, number = probe.partition(" ")
         if kind == "tcp":
@@ -87,7 +98,7 @@ class Crossing:
             ear = self.lab.open("server", socket.SOCK_RAW, protocol)
             sender = self.lab.open("client", socket.SOCK_RAW, protocol)
             sender.connect((self.server, 0))
-        payload = b"\x08\x00\xf7\xff\x00\x00\x00\x00" if kind == "icmp" else b"probe"
+        payload = b"\x08\x00\xf7\xff\x00\x00\x00\x00" if kind == "icmp" else b"\x60".ljust(40, b"\0") + b"probe"
         sender.send(payload)
         return sender, ear, payload
 
@@ -117,11 +128,7 @@ def crossing() -> Iterator[Crossing]:
         yield Crossing(lab)
 
 
-def test_every_policy_is_in_the_table() -> None:
-    assert set(BLOCKED) == set(POLICIES)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", BLOCKED)
 def test_a_policy_stops_what_its_name_says_and_nothing_else(crossing: Crossing, policy: str) -> None:
     for probe in PROBES:
         assert crossing.outcome(probe, "allow") == "passed", f"{probe} with the box open"
@@ -130,25 +137,47 @@ def test_a_policy_stops_what_its_name_says_and_nothing_else(crossing: Crossing, 
         crossing.load("allow")
 
 
-def stays_silent(policy: str, probe: str) -> bool:
-    """Whether a sender hears nothing: of a drop, and of any refusal of protocol 41 (see lab.rules.firewall)."""
-    return policy.startswith("drop") or probe == "protocol 41"
-
-
 def expected(policy: str, probe: str) -> str:
     if probe not in BLOCKED[policy]:
         return "passed"
-    if stays_silent(policy, probe):
+    if policy.startswith("drop"):
         return "dropped"
     return "ECONNREFUSED" if probe.startswith("tcp") else errno.errorcode[PROHIBITED]
 
 
-@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "allow"])
+@pytest.mark.parametrize("policy", [policy for policy in BLOCKED if policy != "allow"])
 def test_what_a_policy_stops_is_counted_under_its_name(crossing: Crossing, policy: str) -> None:
     crossing.load(policy)
     assert crossing.count(policy) == 0
     crossing.outcome(BLOCKED[policy][0], policy)
     assert crossing.count(policy) > 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nft_takes_every_policy(crossing: Crossing, policy: str) -> None:
+    crossing.load(policy)
+    assert set(nft.counters(crossing.lab.namespace("firewall"))) <= {policy, "allow", "not_answered"}
+
+
+def test_of_joined_policies_each_stops_and_counts_its_own(crossing: Crossing) -> None:
+    crossing.load("drop_udp_3653+reject_proto41+reject_tcp_3653")
+    assert crossing.outcome("udp 3653", "drop_udp_3653") == "dropped"
+    assert crossing.outcome("protocol 41", "reject_proto41") == errno.errorcode[PROHIBITED]
+    assert crossing.outcome("tcp 3653", "reject_tcp_3653") == "ECONNREFUSED"
+    assert crossing.outcome("udp 5000", "allow") == "passed"
+    assert [crossing.count(name) for name in ("drop_udp_3653", "reject_proto41", "reject_tcp_3653")] == [1, 1, 1]
+
+
+def test_what_routing_does_not_refuse_is_dropped_all_the_same(crossing: Crossing) -> None:
+    firewall = crossing.lab.namespace("firewall")
+    assert crossing.outcome("protocol 41", "allow") == "passed"
+    with firewall.entered():
+        subprocess.run(["ip", "rule", "delete", "fwmark", str(PROHIBITED_MARK)], check=True)
+    crossing.load("reject_proto41")
+    sender, ear, _ = crossing.send("protocol 41")
+    wait_for(lambda: crossing.count("not_answered") == 1, "the drop")
+    assert received(ear) is None
+    assert sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
 def test_a_policy_loaded_later_stops_a_conversation_in_both_directions(crossing: Crossing) -> None:
