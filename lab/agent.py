@@ -206,7 +206,8 @@ async def _within_memory(scenario: Awaitable[None], file: str) -> None:
     try:
         await scenario
     except MemoryError as exc:
-        told = OutOfMemory(f"the scenario took all memory ({error_in_file(exc, file).rstrip(": ")})")
+        where = error_in_file(exc, file).rstrip(": ")
+        told = OutOfMemory(f"the scenario took all memory ({where})")
         traceback.clear_frames(exc.__traceback__)  # with its variables go the memory: the agent still needs some
         raise told from None
 
