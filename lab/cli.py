@@ -348,6 +348,40 @@ def replay(
     return EXIT_DONE if found.equal else EXIT_FAILED
 
 
+@_verb("lab detect runs/home_nat-20260101-120000/laptop-eth0.pcap")
+def detect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A capture: pcap or pcapng.")],
+    sixrd: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--6rd-prefix",
+            metavar="PREFIX[,IPV4NETWORK]",
+            help="A provider's 6rd prefix, and the IPv4 network all its customers are in; may be repeated.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the transition mechanisms in a capture: who, when, how much.
+
+    With the filter of RFC 7123 that would stop each.  TSP and IPv6 in UDP are found on any port.
+    """
+    from lab.detect import detect as look_into
+    from lab.detect.protocol41 import parse_sixrd
+    from lab.detect.text import WHO, WHY, summary, who, why
+
+    report = look_into(file, [parse_sixrd(text) for text in sixrd or ()])
+    if as_json:
+        _print_json(report.to_json())
+        return EXIT_DONE
+    print(summary(report))
+    if report.findings:
+        print()
+        _print_table(WHO, who(report))
+        print()
+        _print_table(WHY, why(report))
+    return EXIT_DONE
+
+
 @_verb("lab shell home_nat laptop -- ip address")
 def shell(
     context: typer.Context,

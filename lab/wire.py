@@ -1,4 +1,4 @@
-"""What kinds of packet a capture holds: a reader for the lab's own pcap files and a short classification.
+"""What kinds of packet a capture holds: a short classification.
 
 `classify` sorts one captured frame under one of `LABELS`, by the fields RFC 7123 section 3.7 would filter on plus
 the marker nibble that parts TSP signalling from IPv6 data on UDP port 3653 (RFC 5572 section 4.4.1.2).  It reads
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from lab.errors import UsageError
+from lab.capfile import LINK_ETHERNET, LINK_RAW, CaptureFile
 
 PORT: Final = 3653
 LABELS: Final = (
@@ -29,34 +29,19 @@ LABELS: Final = (
     "other",
 )
 
-_LINK_ETHERNET: Final = 1
-_LINK_RAW: Final = 101
-_MAGIC: Final = {0xA1B23C4D: 1e-9, 0xA1B2C3D4: 1e-6}
-
 
 def read_pcap(path: Path) -> Iterator[tuple[float, int, bytes]]:
     """Yield (seconds since the epoch, link type, frame) for every packet; stops before a cut-off last record.
 
-    Raises UsageError when the file is no little-endian pcap file, the only kind the lab writes.
+    Raises UsageError when the file is no capture.
     """
-    data = path.read_bytes()
-    if len(data) < 24 or (magic := struct.unpack_from("<I", data)[0]) not in _MAGIC:
-        raise UsageError(f"{path} is not a pcap file written by the lab")
-    fraction = _MAGIC[magic]
-    (link,) = struct.unpack_from("<I", data, 20)
-    at = 24
-    while at + 16 <= len(data):
-        seconds, parts, kept, _ = struct.unpack_from("<IIII", data, at)
-        at += 16
-        if at + kept > len(data):
-            return
-        yield seconds + parts * fraction, link, data[at : at + kept]
-        at += kept
+    for at_s, link, frame, _ in CaptureFile(path):
+        yield at_s, link, frame
 
 
-def classify(frame: bytes, link: int = _LINK_ETHERNET) -> str:
+def classify(frame: bytes, link: int = LINK_ETHERNET) -> str:
     """The label, one of `LABELS`, of a frame of an Ethernet (1) or raw IP (101) capture."""
-    if link == _LINK_RAW:
+    if link == LINK_RAW:
         kind, packet = {4: 0x0800, 6: 0x86DD}.get(frame[0] >> 4 if frame else 0, 0), frame
     else:
         kind, packet = int.from_bytes(frame[12:14], "big"), frame[14:]

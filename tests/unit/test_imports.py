@@ -18,7 +18,7 @@ LAB: Final = CHECKOUT / "lab"
 
 LAYERS: Final = (
     ("lab.errors",),
-    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.detect", "lab.generators")
+    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.generators")
     + ("lab.journal", "lab.results", "lab.sources", "lab.wire"),
     ("lab.draw", "lab.icons", "lab.layout"),
     ("lab.kernel",),
