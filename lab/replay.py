@@ -192,7 +192,8 @@ def _words(packet: tuple[float, int, bytes] | None) -> str:
 
 
 def _first_line(one: Path, other: Path) -> str | None:
-    for number, (a, b) in enumerate(zip_longest(one.open(), other.open()), 1):
+    lines = zip_longest(one.read_text().splitlines(), other.read_text().splitlines())
+    for number, (a, b) in enumerate(lines, 1):
         if a != b:
-            return f"line {number}: {(a or 'none').strip()}, and now {(b or 'none').strip()}"
+            return f"line {number}: {a or 'none'}, and now {b or 'none'}"
     return None
