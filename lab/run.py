@@ -19,13 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lab
 from lab import journal, wire
 from lab.errors import LabError, UsageError
-from lab.results import PingRecord, Record, SetupRecord, TransferRecord, parse_record
+from lab.results import CommandRecord, PingRecord, Record, SetupRecord, TransferRecord, parse_record
 from lab.sources import error_in_file, explain_assertion
+
+if TYPE_CHECKING:
+    from lab.detect import Report
 
 Progress = Callable[[str], None]
 _R = TypeVar("_R", bound=Record)
@@ -115,6 +118,10 @@ class Run:
         found = [record for record in self._of(TransferRecord, node) if record.to == to]
         return _last(found, f"{node} transferred nothing to {to} in this run")
 
+    def commands(self, node: str) -> list[CommandRecord]:
+        """Every program that `node` ran, in order, with its status and what it printed."""
+        return self._of(CommandRecord, node)
+
     def counter(self, node: str, name: str) -> int:
         """Packets that a rule of `node`, or a reason of a broker, counted by the end; 0 when it counted none."""
         self._must_exist(node)
@@ -139,6 +146,12 @@ class Run:
     def wire(self, node: str, iface: str) -> Counter[str]:
         """How many packets of each kind (`lab.wire.LABELS`) an interface saw; 0 for a kind it did not see."""
         return wire.count(self.capture(node, iface))
+
+    def detect(self, node: str, iface: str) -> Report:
+        """The transition mechanisms an interface saw, as `lab detect` finds them."""
+        from lab.detect import detect
+
+        return detect(self.capture(node, iface))
 
     def to_json(self) -> dict[str, Any]:
         """run.json with the folder's path."""
@@ -183,6 +196,7 @@ def run(
     before anything is made, and RunFailed when the kernel or the agent broke down.
     """
     from lab.engines.choice import choose
+    from lab.kernel.programs import require_programs
     from lab.topology import catalog
     from lab.topology.planner import make_plan
 
@@ -190,6 +204,7 @@ def run(
     if trials < 1:
         raise UsageError(f"trials must be at least 1, not {trials}")
     topology = catalog.load(name)
+    require_programs(topology.programs)
     values = catalog.bind_parameters(topology, dict(parameters or {}))
     plan = make_plan(catalog.build_network(topology, values))
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lab.results import (
     CommandRecord,
     PingRecord,
@@ -12,6 +14,9 @@ from lab.results import (
     describe_setup,
 )
 from lab.run import Run
+
+_OUTPUT: Final = 10
+"""Lines shown of what a program printed."""
 
 
 def summarise(done: Run) -> list[str]:
@@ -28,7 +33,7 @@ def summarise(done: Run) -> list[str]:
 
 
 def describe(record: Record) -> list[str]:
-    """One record as one or two indented lines."""
+    """One record as indented lines."""
     match record:
         case SetupRecord():
             lines = [_line(record.node, "tunnel", f"{record.requested} asked: {describe_setup(record)}")]
@@ -48,8 +53,18 @@ def describe(record: Record) -> list[str]:
         case PolicyRecord():
             return [_line(record.node, "policy", record.policy)]
         case CommandRecord():
-            return [_line(record.node, "ran", f"{' '.join(record.argv)}: status {record.returncode}")]
+            return [
+                _line(record.node, "ran", f"{' '.join(record.argv)}: status {record.returncode}"),
+                *_output(record.stdout if record.returncode == 0 else record.stderr or record.stdout),
+            ]
     return []
+
+
+def _output(text: str) -> list[str]:
+    """The first lines of what a program printed, as they are."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    more = [f"... {len(lines) - _OUTPUT} more lines, in run.json"] if len(lines) > _OUTPUT else []
+    return [f"  {'':<9} {'':<9} | {line}" for line in [*lines[:_OUTPUT], *more]]
 
 
 def _line(node: str, what: str, text: str) -> str:

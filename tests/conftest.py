@@ -1,9 +1,9 @@
 """Which tests this machine can run, and what a failed kernel test leaves to look at.
 
-A test says what it needs of the kernel (`@pytest.mark.needs("nft_nat")`, names in `lab.kernel.caps`).  Whether that
-is there is decided by probing, before the test runs; what is lacking is a skip with its reason in the closing
-summary, or a failure under --require-kernel.  A test never catches an error to decide that it should have been
-skipped.
+A test says what it needs of the machine (`@pytest.mark.needs("nft_nat")`, names in `lab.kernel.caps`; or "program
+nmap").  Whether that is there is decided by probing, before the test runs; what is lacking is a skip with its reason
+in the closing summary, or a failure under --require-kernel.  A test never catches an error to decide that it should
+have been skipped.
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ def _lacking(feature: str) -> str | None:
     """Why `feature` is not to be had here, or None if it is.  A name that caps does not know is an error."""
     if feature == "virtual":
         return _no_virtual_kernel()
+    if feature.startswith("program "):
+        from lab.kernel.programs import missing_program
+
+        return missing_program(feature.removeprefix("program "))
     if not _may_make_namespaces():
         return "this process may not make network namespaces; run the tests with scripts/test"
     capability = probed()[feature]

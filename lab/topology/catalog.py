@@ -3,7 +3,7 @@
 A topology file has a docstring (its lesson; the first line is its title) and the functions `build(net, ...)`,
 `scenario(net)` and `check(run)`.  The keyword parameters of `build` are what `--set` and sweeps vary; their types come
 from their annotations, or else from their defaults.  A scenario that needs longer than usual says so in a number
-TIMEOUT_S.
+TIMEOUT_S; one that runs programs of the machine names them in a tuple PROGRAMS.
 
 Files are looked for in the checkout's `topologies` folder, then in the working directory and its `topologies`
 folder; a path that ends in .py is taken as it is.  Listing reads files without running them.
@@ -82,6 +82,8 @@ class TopologyModule:
     parameters: Mapping[str, Parameter]
     timeout_s: float
     """How long its scenario may take, in the lab's time: TIMEOUT_S of the file, else 600 s."""
+    programs: tuple[str, ...] = ()
+    """Programs of the machine that its scenario runs: PROGRAMS of the file."""
 
 
 def list_topologies() -> list[TopologyInfo]:
@@ -115,6 +117,7 @@ def load(name_or_path: str | Path) -> TopologyModule:
         check=check,
         parameters={parameter.name: parameter for parameter in _parameters(build, path)},
         timeout_s=_timeout(module, path),
+        programs=_programs(module, path),
     )
 
 
@@ -229,6 +232,13 @@ def _timeout(module: ModuleType, path: Path) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise UsageError(f"{path.name}: TIMEOUT_S is a number of seconds, not {value!r}")
     return float(value)
+
+
+def _programs(module: ModuleType, path: Path) -> tuple[str, ...]:
+    value = getattr(module, "PROGRAMS", ())
+    if not isinstance(value, tuple | list) or not all(isinstance(name, str) and name for name in value):
+        raise UsageError(f'{path.name}: PROGRAMS is a tuple of names, such as ("nmap", "ss"), not {value!r}')
+    return tuple(value)
 
 
 def _parameters(build: Callable[..., None], path: Path) -> Iterator[Parameter]:

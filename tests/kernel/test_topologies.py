@@ -37,7 +37,17 @@ def undelayed(name: str) -> dict[str, Any]:
     return {"delay_ms": 0} if "delay_ms" in catalog.load(name).parameters else {}
 
 
-@pytest.mark.parametrize("name", [info.name for info in catalog.list_topologies()])
+def lessons() -> list[Any]:
+    """Every topology, with the programs it needs."""
+    return [
+        pytest.param(
+            info.name, marks=pytest.mark.needs(*(f"program {name}" for name in catalog.load(info.name).programs))
+        )
+        for info in catalog.list_topologies()
+    ]
+
+
+@pytest.mark.parametrize("name", lessons())
 def test_a_topology_does_what_its_lesson_says(name: str, tmp_path: Path) -> None:
     done = run(name, out=tmp_path / "run", parameters=undelayed(name), seed=1)
     assert done.status == "ok", done.message
