@@ -82,6 +82,17 @@ class Run:
         return [Run(self.path, self.facts, number) for number in range(len(self.facts["trials"]))]
 
     @property
+    def captures(self) -> list[tuple[str, str]]:
+        """Node and interface of every capture of the trial."""
+        return [(value["node"], value["iface"]) for value in self._trial.get("captures", ())]
+
+    @property
+    def clock_s(self) -> float | None:
+        """The clock of the captures when the network was up, in seconds since 1970; None in older run folders."""
+        clock = self._trial.get("clock_s")
+        return None if clock is None else float(clock)
+
+    @property
     def _trial(self) -> Mapping[str, Any]:
         trials = self.facts["trials"]
         return trials[self.trial] if trials else {"records": [], "counters": {}, "captures": []}
@@ -126,6 +137,11 @@ class Run:
         """Packets that a rule of `node`, or a reason of a broker, counted by the end; 0 when it counted none."""
         self._must_exist(node)
         return int(self._trial["counters"].get(node, {}).get(name, 0))
+
+    def counters(self, node: str) -> dict[str, int]:
+        """Packets by the name of the rule, or a broker's reason, that counted them; empty for a node without rules."""
+        self._must_exist(node)
+        return {name: int(packets) for name, packets in self._trial.get("counters", {}).get(node, {}).items()}
 
     def address(self, node: str, iface: str) -> str:
         """The IPv4 address of an interface (its IPv6 address when it has no other), without prefix length."""
