@@ -32,8 +32,11 @@ class Limits:
     datagrams_per_s: float = 500.0
     """Signalling datagrams and TCP connections a second from one IPv4 address, for long; `burst` at once."""
     burst: float = 2000.0
-    setup_s: float = 30.0
-    """Seconds from the first byte to an accepted tunnel; slower clients are forgotten."""
+    setup_s: float = 150.0
+    """Seconds from the first byte to an accepted tunnel; slower clients are forgotten.
+
+    More than `BrokerConfig.idle_timeout_s`, so that a client on a bad link that still resends is still answered.
+    """
     connection_linger_s: float = 60.0
     """Seconds that a TCP connection may stay open once its tunnel is up."""
     idle_intervals: float = 5.0

@@ -306,6 +306,33 @@ def test_an_offer_that_is_not_accepted_is_taken_back() -> None:
     asyncio.run(scenario())
 
 
+def test_a_prefix_that_its_user_gave_back_is_of_no_use_to_his_old_tunnel() -> None:
+    """Asking for another length frees the old prefix, whether the new offer is accepted or not."""
+
+    async def scenario() -> None:
+        async with tunnels(direct()) as net:
+            ann = await net.connected("client", prefix_length=60, user="ann", password="secret")
+            (old,) = net.broker.tunnels
+            client = b'<client><address type="ipv4">192.0.2.9</address><router><prefix length="56"/></router></client>'
+            create = b'<tunnel action="create" type="v6udpv4">' + client + b"</tunnel>"
+            with open_udp(net) as sock:
+                for sequence, body in enumerate(
+                    (
+                        VERSION,
+                        b"AUTHENTICATE PLAIN\r\n",
+                        b"\0ann\0secret\r\n",
+                        b"Content-length: %d\r\n%b" % (len(create), create),
+                    )
+                ):
+                    sock.send(signalling(body, sequence))
+                    await until(lambda: _readable(sock), "an answer")
+            assert not net.broker.tunnels
+            send_raw(net["client"], outer(net, old, echo_request(str(ann.report.client_ipv6), net.ipv6("server"))))
+            await until(lambda: net.broker.counters["outer_source"] == 1, "a packet of the old tunnel dropped")
+
+    asyncio.run(scenario())
+
+
 def _readable(sock: socket.socket) -> bool:
     try:
         return bool(sock.recv(2000))
