@@ -1,0 +1,97 @@
+"""Every topology runs unchanged on both kernels, and both come to the same conclusions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import pytest
+
+from lab.kernel.caps import Capabilities
+from lab.results import CommandRecord, PingRecord, PolicyRecord, Record, SetupRecord, TransferRecord
+from lab.run import Run, run
+from lab.topology import catalog
+
+pytestmark = [
+    pytest.mark.virtual,
+    pytest.mark.kernel,
+    pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet"),
+    pytest.mark.timeout(180),
+]
+
+NAMES: Final = [info.name for info in catalog.list_topologies()]
+AT_ONCE: Final = 3
+"""The runs on the host's kernel spend most of their time waiting."""
+
+DELAY_MS: Final = 10.0
+"""In virtual time, where a topology has none of its own."""
+
+SHORT: Final[dict[str, dict[str, Any]]] = {}
+"""Parameters of topologies whose defaults are for virtual time only."""
+
+
+def parameters(name: str, kernel: str, caps: Capabilities) -> dict[str, Any]:
+    """What to run a topology with: a delay where the kernel can delay."""
+    known = catalog.load(name).parameters
+    chosen = dict(SHORT.get(name, {}))
+    if "delay_ms" in known:
+        can = kernel == "virtual" or caps["netem"].ok
+        chosen["delay_ms"] = (known["delay_ms"].default or DELAY_MS) if can else 0.0
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, caps: Capabilities) -> Iterator[dict[tuple[str, str], Future[Run]]]:
+    """Every topology on either kernel, by (name, kernel); all of them at work while tests wait for theirs."""
+    base = tmp_path_factory.mktemp("runs")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {
+            (name, kernel): pool.submit(
+                run,
+                name,
+                on=kernel,
+                seed=1,
+                out=base / f"{name}-{kernel}",
+                parameters=parameters(name, kernel, caps),
+                wall_timeout_s=150,
+            )
+            for name in NAMES
+            for kernel in ("host", "virtual")
+        }
+
+
+def conclusion(record: Record) -> tuple[Any, ...]:
+    """What a record says that does not depend on the kernel, the delay or the clock."""
+    match record:
+        case SetupRecord():
+            return (
+                record.node, record.outcome, record.code, record.transport, record.requested, record.type,
+                record.mechanism, record.client_ipv6, record.prefix, record.seen_by_broker,
+            )  # fmt: skip
+        case PingRecord():
+            return record.node, record.to, record.address, record.size, record.sent, record.received
+        case TransferRecord():
+            return record.node, record.to, record.size, record.intact
+        case PolicyRecord():
+            return record.node, record.policy
+        case CommandRecord():
+            return record.node, record.argv, record.returncode
+    return (record,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_kernels_come_to_the_same_conclusions(name: str, runs: dict[tuple[str, str], Future[Run]]) -> None:
+    host, virtual = (runs[name, kernel].result() for kernel in ("host", "virtual"))
+    assert (host.facts["engine"], virtual.facts["engine"]) == ("host", "virtual")
+    assert (host.status, virtual.status) == ("ok", "ok"), (host.message, virtual.message)
+    assert list(map(conclusion, virtual.records)) == list(map(conclusion, host.records))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_delayed_link_takes_its_time_in_virtual_time(name: str, runs: dict[tuple[str, str], Future[Run]]) -> None:
+    virtual = runs[name, "virtual"].result()
+    delayed = virtual.facts["trials"][0]["impairments"]
+    assert bool(delayed) == ("delay_ms" in virtual.parameters)
+    for way in delayed:
+        assert way["achieved"]["delay_ms"] == pytest.approx(way["requested"]["delay_ms"], abs=0.1), way
