@@ -87,6 +87,8 @@ class TunnelBroker:
         self._per_ipv4: Counter[str] = Counter()  # tunnels and offers
         limits = settings.limits
         self._limiter = RateLimiter(limits.datagrams_per_s, limits.burst)
+        self.failed = asyncio.Event()
+        """Set when it can carry nothing any more, since its device is gone; it is then to be stopped."""
         self._device: PacketDevice | None = None
         self._udp: socket.socket | None = None
         self._raw: socket.socket | None = None
@@ -145,7 +147,9 @@ class TunnelBroker:
         except BaseException:
             await self.stop()
             raise
-        self._plane = BrokerDataPlane(self._device, self._udp, self._raw, self.counters, self._datagram)
+        self._plane = BrokerDataPlane(
+            self._device, self._udp, self._raw, self.counters, self._datagram, self._device_gone
+        )
         self._plane.start()
         self._keep_house()
         self._log.info("serves %s on %s port %d (%s)", self.store.pool, *where, self._device.kind)
@@ -172,6 +176,10 @@ class TunnelBroker:
         self._udp = self._raw = self._device = None
         if self._owns_store:
             self.store.close()
+
+    def _device_gone(self, error: OSError) -> None:
+        self._log.error("device %s is gone: %s", self.settings.device, error.strerror)
+        self.failed.set()
 
     # ------------------------------------------------------------------ what others ask of it
 
@@ -308,10 +316,28 @@ class TunnelBroker:
             self._log.error("the database failed: %s", exc)
             link.session.refuse(Status.SERVER_ERROR, None, now)
             return
+        self._end_holders_of_another_prefix(lease, now)
         link.lease = lease
         link.offer = self._parameters(link, request, lease)
         self._per_ipv4[link.source[0]] += 1
         link.session.offer(link.offer, now)
+
+    def _end_holders_of_another_prefix(self, lease: Lease, now: float) -> None:
+        """A user who asks for another prefix has given the old one back, and the next client may get it.
+
+        So his tunnel that uses it ends now, and so do set-ups in which it was offered to him.
+        """
+        if lease.user is None or lease.routed is None:
+            return
+        kept = (None, lease.routed)
+        old = self._by_user.get(lease.user)
+        if old is not None and old.lease.routed not in kept:
+            self._take_down(old, f"{lease.user} asked for another prefix")
+        for other in [*self._setups, *self._tcp_links]:
+            if other.lease is not None and other.lease.user == lease.user and other.lease.routed not in kept:
+                other.session.close(now, "its user asked for another prefix")
+                other.close()
+                self.forget(other)
 
     def _check_limits(self, link: Link, request: TunnelRequest) -> None:
         limits = self.settings.limits
@@ -450,7 +476,7 @@ class TunnelBroker:
             patience_s = limits.setup_s if tcp.tunnel is None else limits.connection_linger_s
             if now - tcp.since > patience_s:
                 self.counters["setups_expired"] += tcp.tunnel is None
-                tcp.close()
+                tcp.abort()
 
 
 def describe(tunnel: Tunnel) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class TunnelClient:
         return self._device is not None and not self._lost.is_set()
 
     async def wait_lost(self) -> None:
-        """Wait until the keepalive calls the tunnel dead."""
+        """Wait until the keepalive calls the tunnel dead, or its device is gone."""
         await self._lost.wait()
 
     # ------------------------------------------------------------------ set-up
@@ -258,6 +258,7 @@ class TunnelClient:
                 tunnel.server_ipv4,
                 AddressSet(own),
                 self.counters,
+                on_device_gone=self._device_gone,
                 on_other=self._late_signalling,
                 on_packet=self._heard,
             )
@@ -331,6 +332,10 @@ class TunnelClient:
     def _heard(self) -> None:
         if self.keepalive is not None:
             self.keepalive.heard()
+
+    def _device_gone(self, error: OSError) -> None:
+        self._log.warning("device %s is gone: %s", self.device, error.strerror)
+        self._lost.set()
 
     def _late_signalling(self, datagram: bytes) -> None:
         """A repeated answer of the broker, most likely; the session knows."""

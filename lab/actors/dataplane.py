@@ -72,6 +72,20 @@ def _roomy(sock: socket.socket) -> socket.socket:
     return sock
 
 
+def _read_burst(device: PacketDevice, take: Callable[[bytes], None], on_gone: Callable[[OSError], None]) -> None:
+    """Hand up to `BURST` waiting packets to `take`; `on_gone` is told of a device that will never give another."""
+    for _ in range(BURST):
+        try:
+            packet = device.read()
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            if exc.errno != errno.ENETDOWN:  # that one is set down, and may come up again
+                on_gone(exc)
+            return
+        take(packet)
+
+
 @dataclass(slots=True, eq=False)
 class Tunnel:
     """One tunnel as the broker's data plane needs it."""
@@ -96,7 +110,11 @@ class Tunnel:
 
 
 class BrokerDataPlane:
-    """All tunnels of one broker.  `on_other(datagram, source, now)` gets what the UDP socket received besides IPv6."""
+    """All tunnels of one broker.
+
+    `on_other(datagram, source, now)` gets what the UDP socket received besides IPv6; `on_device_gone` is told when
+    somebody removed the device.
+    """
 
     def __init__(
         self,
@@ -105,12 +123,14 @@ class BrokerDataPlane:
         raw: socket.socket,
         counters: Counter[str],
         on_other: Callable[[bytes, OuterAddress, float], None],
+        on_device_gone: Callable[[OSError], None],
     ) -> None:
         self._device = device
         self._udp = udp
         self._raw = raw
         self._counters = counters
         self._on_other = on_other
+        self._on_device_gone = on_device_gone
         self._by_inner: PrefixTable[Tunnel] = PrefixTable()
         self._by_udp: dict[OuterAddress, Tunnel] = {}
         self._by_raw: dict[str, list[Tunnel]] = {}  # several clients behind one NAT share their IPv4 address
@@ -217,15 +237,11 @@ class BrokerDataPlane:
     # ------------------------------------------------------------------ to the clients
 
     def _device_readable(self) -> None:
-        for _ in range(BURST):
-            try:
-                packet = self._device.read()
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                log.debug("device: %s", exc)
-                return
-            self._encapsulate(packet)
+        _read_burst(self._device, self._encapsulate, self._device_gone)
+
+    def _device_gone(self, error: OSError) -> None:
+        self._loop.remove_reader(self._device.fileno())
+        self._on_device_gone(error)
 
     def _encapsulate(self, packet: bytes) -> None:
         if len(packet) < 40 or packet[0] >> 4 != 6:
@@ -251,7 +267,8 @@ class BrokerDataPlane:
 
 
 class ClientDataPlane:
-    """One tunnel, client side.  `on_other` gets what the UDP socket received besides IPv6 (late signalling).
+    """One tunnel, client side.  `on_other` gets what the UDP socket received besides IPv6 (late signalling);
+    `on_device_gone` is told when somebody removed the device.
 
     `outer` is a UDP socket connected to the broker (the kernel then passes only the broker's datagrams), or a raw
     protocol-41 socket, where the source is compared here.
@@ -265,6 +282,7 @@ class ClientDataPlane:
         own: AddressSet,
         counters: Counter[str],
         *,
+        on_device_gone: Callable[[OSError], None],
         on_other: Callable[[bytes], None] | None = None,
         on_packet: Callable[[], None] | None = None,
         on_error: Callable[[OSError], None] | None = None,
@@ -276,6 +294,7 @@ class ClientDataPlane:
         self._own = own
         self._counters = counters
         self._on_other = on_other
+        self._on_device_gone = on_device_gone
         self._on_packet = on_packet
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -342,15 +361,11 @@ class ClientDataPlane:
                 self._on_packet()
 
     def _device_readable(self) -> None:
-        for _ in range(BURST):
-            try:
-                packet = self._device.read()
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                log.debug("device: %s", exc)
-                return
-            self._encapsulate(packet)
+        _read_burst(self._device, self._encapsulate, self._device_gone)
+
+    def _device_gone(self, error: OSError) -> None:
+        self._loop.remove_reader(self._device.fileno())
+        self._on_device_gone(error)
 
     def _encapsulate(self, packet: bytes) -> None:
         if len(packet) < 40 or packet[0] >> 4 != 6:

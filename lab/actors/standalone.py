@@ -1,7 +1,7 @@
 """The broker and the client on a real machine: what `lab broker` and `lab client` do.
 
-Both work in the network namespace they are started in, until SIGTERM or SIGINT, and then take down what they set
-up.  A client that loses its tunnel sets it up again, more and more patiently.  Randomness is the system's.
+Both work in the network namespace they are started in, until SIGTERM, SIGINT or SIGHUP, and then take down what they
+set up.  A client that loses its tunnel sets it up again, more and more patiently.  Randomness is the system's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import secrets
 import signal
 import socket
@@ -38,6 +39,8 @@ RETRY_S: Final = (1.0, 300.0)
 
 _T = TypeVar("_T")
 _FORWARDING: Final = "net/ipv6/conf/all/forwarding"
+_STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_DEVICE: Final = re.compile(r"[^\s/:%]{1,15}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,9 @@ def run_broker(
     `address` is where to listen (None: the address of the default route).  `database` keeps accounts and leases
     (None: in memory).  `users` are added to it, name to password.  Raises UsageError, MissingFeature, KernelRefused.
     """
+    _check_device(device)
+    if pool.is_multicast or pool.is_link_local or pool.is_loopback or pool.prefixlen < 8:
+        raise UsageError(f"clients cannot have addresses of {pool}; give the broker a prefix that is routed to it")
     mechanisms = tuple(m for m in Mechanism if anonymous or m is not Mechanism.ANONYMOUS)
     listen = address or local_address("192.0.2.1")
     rng = secrets.SystemRandom()
@@ -102,11 +108,13 @@ def run_broker(
                 if namespace.sysctl(_FORWARDING) == "0":
                     say(f"clients will reach this machine only; to let them further: sysctl -w {_FORWARDING}=1")
                 say(f"serves {pool} on {listen} port {PORT}, UDP and TCP")
-                await stop.wait()
+                await _unless(stop, broker.failed.wait())
             finally:
                 await broker.stop()
                 sit.unsilence(namespace)
-            say(f"stopped; {dict(broker.counters)}")
+            if broker.failed.is_set():
+                raise LabError(f"the tunnel device {device} was removed; without it the broker cannot serve")
+            say("stopped; " + ", ".join(f"{name} {count}" for name, count in sorted(broker.counters.items())))
             return 0
 
         return _until_signal(serve)
@@ -122,6 +130,7 @@ def run_client(
     `on_report` is told how each set-up went.  Raises UsageError, MissingFeature, KernelRefused.
     """
     host, port = resolve(wish.broker)
+    _check_device(wish.device)
     rng = secrets.SystemRandom()
     prefix_length = 64 if wish.lan is not None and wish.prefix_length is None else wish.prefix_length
 
@@ -151,6 +160,10 @@ def run_client(
         )
 
     async def hold(namespace: Namespace, stop: asyncio.Event) -> int:
+        from lab.kernel import links
+
+        if wish.lan is not None and not links.exists(namespace, wish.lan):
+            raise UsageError(f"this machine has no interface {wish.lan!r} to announce a prefix on")
         wait_s, first = RETRY_S[0], True
         while not stop.is_set():
             try:
@@ -229,8 +242,9 @@ def _until_signal(work: Callable[[Namespace, asyncio.Event], Coroutine[None, Non
     async def main() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        for number in _STOP:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                loop.add_signal_handler(number, stop.set)
         with Namespace.current(socket.gethostname()) as namespace:
             return await work(namespace, stop)
 
@@ -245,7 +259,14 @@ def _until_signal(work: Callable[[Namespace, asyncio.Event], Coroutine[None, Non
             raise UsageError(f"cannot {exc.action}: this machine does not have that address") from exc
         if exc.errno == errno.EADDRINUSE:
             raise UsageError(f"cannot {exc.action}: another program listens there") from exc
+        if exc.errno in (errno.EEXIST, errno.EBUSY):
+            raise UsageError(f"cannot {exc.action}: there is one already, of another broker or client?") from exc
         raise
+
+
+def _check_device(name: str) -> None:
+    if not _DEVICE.fullmatch(name) or name in (".", ".."):
+        raise UsageError(f"{name!r} cannot be the name of a device: use 1 to 15 characters, no blanks and no /")
 
 
 def resolve(broker: str) -> tuple[IPv4Address, int]:
@@ -255,8 +276,10 @@ def resolve(broker: str) -> tuple[IPv4Address, int]:
         raise UsageError(f"{broker!r}: {digits!r} is no port; give the broker as NAME or NAME:PORT")
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)
-    except OSError as exc:
-        raise UsageError(f"{host!r} has no IPv4 address: {exc.strerror or exc}") from exc
+    except (OSError, UnicodeError) as exc:  # the latter for what cannot be a name
+        raise UsageError(
+            f"{host!r} has no IPv4 address: {getattr(exc, 'strerror', None) or 'not a host name'}"
+        ) from exc
     return IPv4Address(found[0][4][0]), int(digits or PORT)
 
 

@@ -14,6 +14,7 @@ from typing import IO
 import pytest
 
 from lab.actors.ping import ping
+from lab.kernel import links
 from lab.kernel.build import Fabric, build
 from lab.kernel.process import Process
 from lab.topology.plan import Plan
@@ -162,6 +163,33 @@ def test_a_killed_client_leaves_no_device() -> None:
 
             await until(gone, "the device of the killed client going")
             await broker.end(signal.SIGTERM)
+        finally:
+            fabric.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.needs("tun")
+def test_a_device_that_somebody_removes_is_noticed_at_once_by_client_and_broker(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        made = plan()
+        fabric = build(made)
+        address = made.node("broker").ipv4
+        assert address is not None
+        try:
+            broker = Machine(fabric, "broker", BROKER, str(tmp_path / "broker.db"))
+            await broker.line()
+            # Its keepalives would need more than a minute to find out.
+            client = Machine(fabric, "client", CLIENT, address, wish(tunnel="v6udpv4", keepalive_interval_s=30))
+            first = json.loads(await client.line())
+            links.del_link(fabric["client"], "tsp0")
+            assert "dead" in await client.line()
+            again = json.loads(await client.line())
+            assert (again["outcome"], again["client_ipv6"]) == ("ready", first["client_ipv6"])
+            links.del_link(fabric["broker"], "tsp0")
+            async with asyncio.timeout(20):
+                assert await broker.process.wait() == 1
+            assert await client.end(signal.SIGTERM) == 0
         finally:
             fabric.close()
 

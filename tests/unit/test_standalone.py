@@ -1,0 +1,41 @@
+"""What `lab broker` and `lab client` refuse before they touch anything."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Network
+
+import pytest
+
+from lab.actors.settings import Limits
+from lab.actors.standalone import ClientWish, resolve, run_broker, run_client
+from lab.errors import UsageError
+from lab.tsp import BrokerConfig
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".example", "", ":", "192.0.2.1:0", "192.0.2.1:65536", "::1"])
+def test_what_cannot_be_a_broker_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError):
+        resolve(name)
+
+
+def test_a_broker_is_an_address_with_or_without_a_port() -> None:
+    assert resolve("192.0.2.1") == (IPv4Address("192.0.2.1"), 3653)
+    assert resolve("192.0.2.1:99") == (IPv4Address("192.0.2.1"), 99)
+
+
+@pytest.mark.parametrize("device", ["", "a/b", "..", "two words", "x" * 16])
+def test_what_cannot_be_a_device_is_named(device: str) -> None:
+    with pytest.raises(UsageError, match="name of a device"):
+        run_client(ClientWish(broker="192.0.2.1", device=device), on_report=lambda report: None)
+    with pytest.raises(UsageError, match="name of a device"):
+        run_broker(pool=IPv6Network("2001:db8::/36"), device=device)
+
+
+@pytest.mark.parametrize("pool", ["::/0", "ff00::/16", "fe80::/32"])
+def test_a_pool_that_no_client_can_have_is_named(pool: str) -> None:
+    with pytest.raises(UsageError, match="clients cannot have addresses"):
+        run_broker(pool=IPv6Network(pool), address=IPv4Address("192.0.2.1"))
+
+
+def test_a_broker_waits_at_least_as_long_as_its_sessions_for_a_patient_client() -> None:
+    assert Limits().setup_s > BrokerConfig().idle_timeout_s
