@@ -89,8 +89,12 @@ class Namespace:
         """The calling thread is in this namespace inside the block; sockets opened and children started stay in it.
 
         May be nested.  Never `await` inside: everything else the event loop runs meanwhile would be in here too.
+        Where the thread is here already nothing is done: `setns` would want CAP_SYS_ADMIN even for that.
         """
         stack = _visited()
+        if os.path.sameopenfile(self.fd, stack[-1]):
+            yield
+            return
         libc.setns(self.fd, libc.CLONE_NEWNET)
         stack.append(self.fd)
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import KernelRefused
-from lab.kernel import links
+from lab.kernel import libc, links
 from lab.kernel.namespace import Namespace
 
 pytestmark = pytest.mark.kernel
@@ -48,6 +48,16 @@ def test_the_thread_is_inside_for_the_block_only_even_when_it_fails() -> None:
 
         with pytest.raises(RuntimeError):
             work()
+        assert here() == before
+
+
+def test_to_be_where_one_is_already_takes_no_privilege(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, kind: int) -> None:
+        raise PermissionError(errno.EPERM, "setns wants CAP_SYS_ADMIN")
+
+    monkeypatch.setattr(libc, "setns", refuse)
+    before = here()
+    with Namespace.current("here") as ns, ns.entered():
         assert here() == before
 
 
