@@ -136,7 +136,7 @@ async def _trial(job: Job, module: ModuleType, folder: Path, number: int, journa
                 seed=f"{job.seed}/{number}",
                 on_record=partial(journal.record, number),
             )
-            found["clock_s"] = time.time() - lab.now()
+            found["up_at_s"] = time.time()
             await lab.start()
             await _run_scenario(module.scenario(lab), job.module, job.timeout_s, broken)
             found["status"] = "ok"

@@ -87,9 +87,9 @@ class Run:
         return [(value["node"], value["iface"]) for value in self._trial.get("captures", ())]
 
     @property
-    def clock_s(self) -> float | None:
+    def up_at_s(self) -> float | None:
         """The clock of the captures when the network was up, in seconds since 1970; None in older run folders."""
-        clock = self._trial.get("clock_s")
+        clock = self._trial.get("up_at_s")
         return None if clock is None else float(clock)
 
     @property
