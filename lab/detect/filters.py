@@ -56,8 +56,8 @@ def by_port(section: str, rule: str, carrier: str, port: int, ports: tuple[int, 
         rule,
         nft,
         stops=False,
-        instead=f"they use {carrier.upper()} port {server}: only a filter for that port or host, or one that looks"
-        " into the payload, stops them",
+        instead=f"they use {carrier.upper()} port {server}; a filter for that port or host would, or one that looks"
+        " into the payload",
     )
 
 

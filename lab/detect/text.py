@@ -60,7 +60,7 @@ def _ends(finding: Finding) -> str:
 
 def _filter(finding: Finding) -> str:
     rule = f"section {finding.filter.section}: {finding.filter.rule}"
-    return rule if finding.filter.stops else f"not {rule}; {finding.filter.instead}"
+    return rule if finding.filter.stops else f"{rule}, does not stop these: {finding.filter.instead}"
 
 
 def _sentence(parts: tuple[str, ...]) -> str:

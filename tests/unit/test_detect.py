@@ -570,8 +570,8 @@ def test_the_text_names_who_and_how_much_and_what_would_stop_it() -> None:
     assert why(report)[0] == (
         "1",
         "certain",
-        "not section 3.7: UDP to port 3653; they use UDP port 443: only a filter for that port or host, or one that"
-        " looks into the payload, stops them.  Both ends speak TSP",
+        "section 3.7: UDP to port 3653, does not stop these: they use UDP port 443; a filter for that port or host"
+        " would, or one that looks into the payload.  Both ends speak TSP",
     )
 
 
