@@ -52,6 +52,8 @@ class Job:
     seed: int
     trials: int = 1
     capture: bool = True
+    keep_going: bool = False
+    """Whether the trials after one that failed are run too."""
     timeout_s: float = 600.0
     """For each trial's scenario."""
     shell: Mapping[str, Any] | None = None
@@ -104,10 +106,12 @@ async def _trials(job: Job, run_dir: Path, journal: Journal, result: dict[str, A
         folder.mkdir(exist_ok=True)
         error = await _trial(job, module, folder, number, journal)
         if error is not None:
-            result["error"] = error
-            return
+            result.setdefault("error", error)
+            if not job.keep_going:
+                return
         log.info("trial %d of %d done", number + 1, job.trials)
-    result["status"] = "ok"
+    if "error" not in result:
+        result["status"] = "ok"
 
 
 async def _trial(job: Job, module: ModuleType, folder: Path, number: int, journal: Journal) -> dict[str, Any] | None:

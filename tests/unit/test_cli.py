@@ -71,7 +71,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | BaseException], lis
                 raise outcome
             return FakeRun(outcome)
 
-        monkeypatch.setattr(lab.run, "run", run)
+        monkeypatch.setattr(sys.modules["lab.run"], "run", run)
         return calls
 
     return end_with
@@ -241,7 +241,7 @@ def test_what_follows_two_dashes_is_run_on_the_node(
         calls.append((name, node, argv))
         return 7
 
-    monkeypatch.setattr(lab.run, "shell", shell)
+    monkeypatch.setattr(sys.modules["lab.run"], "shell", shell)
     assert cli.main(["shell", *arguments]) == 7
     assert calls == [("home_nat", node, command)]
 

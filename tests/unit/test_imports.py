@@ -169,3 +169,8 @@ def test_every_declared_package_is_pinned() -> None:
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     wanted = {line.partition(">")[0].partition("=")[0].lower() for line in [*project["dependencies"], *extras]}
     assert wanted <= pinned
+
+
+def test_a_function_stays_itself_after_the_module_of_its_name_was_imported() -> None:
+    code = "import lab\nfirst = lab.run\nimport lab.replay, lab.run\nassert lab.run is first, lab.run"
+    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True, timeout=60)
