@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import run
 from lab.errors import MissingFeature, UsageError
 from lab.kernel.programs import PACKAGES, missing_program, require_programs
 from lab.results import CommandRecord
+from lab.run import run
 from lab.summary import describe
 from lab.topology import catalog
 
