@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, Final
 from lab.errors import LabError, RunFailed, UsageError
 from lab.journal import Journal
 from lab.kernel import nft
-from lab.kernel.build import build
+from lab.kernel.build import Fabric, build
 from lab.kernel.capture import Capture
 from lab.kernel.namespace import Namespace
 from lab.kernel.verify import verify
@@ -56,6 +56,8 @@ class Job:
     """Whether the trials after one that failed are run too."""
     timeout_s: float = 600.0
     """For each trial's scenario."""
+    builder: str = "kernel"
+    """Who makes the nodes and links: "kernel", this lab, or "mininet"."""
     shell: Mapping[str, Any] | None = None
     """Instead of the scenario: {"node": name, "argv": [...]} run with the terminal."""
 
@@ -66,8 +68,14 @@ class Job:
         return cls(**{**value, "plan": Plan.from_json(value["plan"])})
 
 
-def main(argv: list[str]) -> int:
-    """Do the job of the run folder named in `argv[0]`; 0 when every trial's scenario ended by itself."""
+Builder = Callable[[Plan], Fabric]
+
+
+def main(argv: list[str], *, builder: Builder | None = None) -> int:
+    """Do the job of the run folder named in `argv[0]`; 0 when every trial's scenario ended by itself.
+
+    `builder` makes the network of a trial, instead of the one that the job names.
+    """
     run_dir = Path(argv[0])
     began = time.monotonic()
     result: dict[str, Any] = {"status": "error"}
@@ -77,7 +85,7 @@ def main(argv: list[str]) -> int:
         if job.shell is not None:
             return asyncio.run(_shell(job, run_dir))
         with contextlib.closing(Journal(run_dir)) as journal:
-            asyncio.run(_trials(job, run_dir, journal, result))
+            asyncio.run(_trials(job, run_dir, journal, result, builder or _builder(job)))
         return EXIT_DONE if result["status"] == "ok" else EXIT_FAILED
     except LabError as exc:
         result["error"] = describe_error(exc)
@@ -99,12 +107,20 @@ def main(argv: list[str]) -> int:
             _write_json(run_dir / "result.json", result)
 
 
-async def _trials(job: Job, run_dir: Path, journal: Journal, result: dict[str, Any]) -> None:
+def _builder(job: Job) -> Builder:
+    if job.builder == "mininet":
+        from lab.mininet import plans
+
+        return plans.build
+    return build
+
+
+async def _trials(job: Job, run_dir: Path, journal: Journal, result: dict[str, Any], builder: Builder) -> None:
     module = load_module(job.module)
     for number in range(job.trials):
         folder = run_dir if job.trials == 1 else run_dir / f"trial-{number:03d}"
         folder.mkdir(exist_ok=True)
-        error = await _trial(job, module, folder, number, journal)
+        error = await _trial(job, module, folder, number, journal, builder)
         if error is not None:
             result.setdefault("error", error)
             if not job.keep_going:
@@ -114,13 +130,15 @@ async def _trials(job: Job, run_dir: Path, journal: Journal, result: dict[str, A
         result["status"] = "ok"
 
 
-async def _trial(job: Job, module: ModuleType, folder: Path, number: int, journal: Journal) -> dict[str, Any] | None:
+async def _trial(
+    job: Job, module: ModuleType, folder: Path, number: int, journal: Journal, builder: Builder
+) -> dict[str, Any] | None:
     """Build, run and take down once; None, or the error that ended it."""
     started = time.monotonic()
     found: dict[str, Any] = {"status": "interrupted"}
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: journal.facts(number, {**found, "seconds": time.monotonic() - started}))
-        fabric = build(job.plan)
+        fabric = builder(job.plan)
         stack.callback(fabric.close)
         found["build_s"] = time.monotonic() - started
         log.info("built %d nodes in %.1f ms", len(job.plan.nodes), found["build_s"] * 1000)

@@ -282,7 +282,7 @@ def _positive(option: str, value: float | None) -> float | None:
 def run(
     name: Name,
     settings: Set = None,
-    on: Annotated[str, typer.Option(help="The kernel to run on: auto, host or virtual.")] = "auto",
+    on: Annotated[str, typer.Option(help="The kernel to run on: auto, host, virtual or mininet.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Seed of everything random; a fresh one is drawn and kept.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="How often to repeat the scenario.")] = 1,
     out: Annotated[Path | None, typer.Option(help="A new folder for the run [default: runs/NAME-TIME].")] = None,

@@ -96,6 +96,10 @@ def _lacking(feature: str) -> str | None:
         from lab.kernel.programs import missing_program
 
         return missing_program(feature.removeprefix("program "))
+    if feature == "mininet":
+        from lab.kernel import stock_mininet
+
+        return stock_mininet.lacking()
     if not _may_make_namespaces():
         return "this process may not make network namespaces; run the tests with scripts/test"
     capability = probed()[feature]

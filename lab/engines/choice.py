@@ -1,4 +1,4 @@
-"""Which kernel runs a topology: the host's own, or the virtual one.
+"""Which kernel runs a topology: the host's own, with or without Mininet, or the virtual one.
 
 `auto` takes the host's kernel when it has all that the plan asks for, else the virtual one, and says which and why.
 What neither can do is a MissingFeature that names the feature and the way out, before anything is built.
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from lab.engines import host, uml, virtual
+from lab.engines import host, mininet, uml, virtual
 from lab.errors import MissingFeature, UsageError
 from lab.kernel.caps import Capabilities, Capability, probe
 from lab.topology.plan import LoadRules, Plan, Shape
 
-ENGINES: Final = ("host", "virtual")
+ENGINES: Final = ("host", "virtual", "mininet")
 
 
 class Engine(Protocol):
@@ -117,8 +117,12 @@ def choose(
     only_virtual = [
         option for option, given in (("--start-time", start_time_s is not None), ("--real-time", real_time)) if given
     ]
-    if on == "host" and only_virtual:
+    if on in ("host", "mininet") and only_virtual:
         raise UsageError(f"{only_virtual[0]} is for the virtual kernel; the host's clock is what it is")
+    if on == "mininet":
+        require(plan, probe(), "this kernel")
+        mininet.require(plan)
+        return mininet.MininetEngine()
     if on == "virtual" or only_virtual:
         require(plan, in_virtual.capabilities(), "the virtual kernel")
         return in_virtual

@@ -7,7 +7,7 @@ answers: see `lab.kernel.settle`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from lab.errors import KernelRefused
 from lab.kernel import links, netlink, nft, settle
@@ -80,6 +80,18 @@ def build(plan: Plan, *, on_step: Callable[[Step], None] | None = None) -> Fabri
         fabric.close()
         raise
     return fabric
+
+
+def carry_out(fabric: Fabric, steps: Iterable[Step]) -> None:
+    """Carry out `steps` in namespaces that are there already, made and joined by somebody else.
+
+    Raises KernelRefused.  What the steps ask for is there when this comes back; whether links carry packets yet is
+    for the caller to wait for.
+    """
+    builder = _Builder(fabric)
+    for step in steps:
+        builder.take(step)
+    builder.finish()
 
 
 class _Builder:

@@ -1,0 +1,206 @@
+"""A plan of the lab as Mininet nodes and links.
+
+Mininet makes the namespaces, the veth pairs and what impairs them; addresses, routes, sysctls and rules of a node are
+put there by `lab.kernel.build`, from the very steps that every other engine carries out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mininet.link import Link
+from mininet.node import Node
+
+from lab.errors import MissingFeature
+from lab.kernel import links, settle
+from lab.kernel.build import Fabric, carry_out
+from lab.mininet.base import LabHost
+from lab.mininet.links import CheckedLink
+from lab.mininet.switches import LinuxBridge
+from lab.topology.plan import AddBridge, AddLink, AddNode, NodePlan, Plan, SetSysctl, Shape, Step
+
+
+class PlanNode(LabHost):
+    """A node of a plan.  `serve` starts its broker as soon as it is configured."""
+
+    def __init__(self, name: str, plan: NodePlan, steps: Sequence[Step], serve: bool = False, **params: Any) -> None:
+        self._plan = plan
+        self._steps = tuple(steps)
+        self._serve = serve
+        params.update(ip=None)
+        super().__init__(name, **params)
+        # Before any interface is there: sysctls of "default" hold for what comes afterwards.
+        with_interfaces = tuple(f"/conf/{interface.name}/" for interface in plan.interfaces)
+        first = [
+            step
+            for step in self._steps
+            if isinstance(step, SetSysctl)
+            and not any(part in f"/{step.key}/" for part in with_interfaces)
+            and not step.key.startswith("net/netfilter/")
+        ]
+        self.namespace.sysctls({step.key: step.value for step in first})
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """The kind of the plan's node."""
+        return self._plan.kind
+
+    def node_plan(self) -> NodePlan:
+        return self._plan
+
+    def config(self, **_params: Any) -> dict[str, Any]:
+        """Give the node its addresses, routes and rules."""
+        fabric = Fabric()
+        fabric.add(self.namespace)
+        carry_out(fabric, [self._numbered(step) for step in self._steps])
+        if self._serve and self.kind == "broker":
+            self.serve()
+        return {}
+
+    def serve(self) -> None:
+        """Start the broker; a second call does nothing."""
+        from lab.mininet.running import running
+
+        if not self.member.broker_counters():
+            running().do(self.member.start_broker())
+
+    def _numbered(self, step: Step) -> Step:
+        """The step with the number that Mininet's interface has got."""
+        if isinstance(step, SetSysctl) or not hasattr(step, "index"):
+            return step
+        return replace(step, index=links.index(self.namespace, step.iface))  # type: ignore[arg-type,union-attr]
+
+
+def steps_of(plan: Plan, node: str) -> tuple[Step, ...]:
+    """What is to be done inside a node once Mininet has made it and its links."""
+    elsewhere = (AddNode, AddLink, AddBridge, Shape)
+    return tuple(step for step in plan.steps if not isinstance(step, elsewhere) and step.node == node)
+
+
+def link_parameters(plan: Plan) -> Iterator[tuple[AddLink, dict[str, Any]]]:
+    """Each link of the plan with the parameters of the Mininet link that is to be made.
+
+    Raises MissingFeature for an impairment that Mininet's links have no parameter for.
+    """
+    shapes = {(step.node, step.iface): step for step in plan.steps if isinstance(step, Shape)}
+    for step in plan.steps:
+        if not isinstance(step, AddLink):
+            continue
+        near, far = (shapes.get(end) for end in ((step.a, step.a_iface), (step.b, step.b_iface)))
+        yield (
+            step,
+            {
+                "intfName1": step.a_iface,
+                "intfName2": step.b_iface,
+                "addr1": step.a_mac,
+                "addr2": step.b_mac,
+                "params1": _of_end(near, step.mtu),
+                "params2": _of_end(far, step.mtu),
+            },
+        )
+
+
+def _of_end(shape: Shape | None, mtu: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"mtu": mtu} if mtu != 1500 else {}
+    if shape is None:
+        return found
+    if shape.duplicate_pct or shape.reorder_pct:
+        raise MissingFeature(
+            f"doubled and reordered packets on Mininet's links ({shape.node} {shape.iface})",
+            instead="leave them out, or run with --on host or --on virtual",
+        )
+    if shape.rate_mbit:
+        found["bw"] = shape.rate_mbit
+    if shape.delay_ms:
+        found["delay"] = f"{shape.delay_ms:.6f}ms"
+    if shape.jitter_ms:
+        found["jitter"] = f"{shape.jitter_ms:.6f}ms"
+    if shape.loss_pct:
+        found["loss"] = shape.loss_pct
+    return found
+
+
+class MininetFabric(Fabric):
+    """The namespaces of Mininet nodes; `close` ends the nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: dict[str, Node] = {}
+
+    def close(self) -> None:
+        """End every node's shell and wait for it: with it go its namespace and its links."""
+        nodes, self.nodes = self.nodes, {}
+        for node in nodes.values():
+            if isinstance(node, LinuxBridge):
+                node.stop(deleteIntfs=False)
+            node.terminate()
+        super().close()
+
+
+def build(plan: Plan) -> MininetFabric:
+    """The network of `plan`, of Mininet's nodes and links, ready for packets.
+
+    Raises KernelRefused and MissingFeature; nothing is left of a build that failed.
+    """
+    wires = list(link_parameters(plan))
+    fabric = MininetFabric()
+    try:
+        for node in plan.nodes:
+            fabric.nodes[node.name] = made = make_node(plan, node)
+            fabric.add(made.namespace if isinstance(made, PlanNode) else _handle(made))
+        for step, parameters in wires:
+            connect(fabric.nodes[step.a], fabric.nodes[step.b], step, parameters)
+        for node in fabric.nodes.values():
+            if isinstance(node, PlanNode):
+                node.config()
+            else:
+                node.start([])
+        wait_until_ready(plan, fabric)
+    except BaseException:
+        fabric.close()
+        raise
+    return fabric
+
+
+def make_node(plan: Plan, node: NodePlan) -> Node:
+    """One node of a plan, without links yet."""
+    if node.kind == "switch":
+        return LinuxBridge(node.name)
+    return PlanNode(node.name, node, steps_of(plan, node.name))
+
+
+def _handle(node: Node) -> Any:
+    from lab.mininet.links import namespace_of
+
+    return namespace_of(node)
+
+
+def connect(a: Node, b: Node, step: AddLink, parameters: Mapping[str, Any]) -> Link:
+    """Make one link, of Mininet's TCLink."""
+    return CheckedLink(a, b, **parameters)
+
+
+def wait_until_ready(plan: Plan, fabric: Fabric) -> None:
+    """Switch transmit offloads off where the plan says so, and wait until links carry and addresses answer."""
+    from lab.kernel import netlink
+
+    carrying: dict[Any, list[tuple[str, int]]] = {}
+    for step in plan.steps:
+        if isinstance(step, AddLink):
+            for node, iface in ((step.a, step.a_iface), (step.b, step.b_iface)):
+                ns = fabric[node]
+                if not step.offload:
+                    links.disable_offloads(ns, iface)
+                number = links.index(ns, iface)
+                ns.netlink.do([netlink.set_up(iface, number)])
+                carrying.setdefault(ns, []).append((iface, number))
+    settle.links_carry(carrying)
+    addresses: dict[Any, list[str]] = {}
+    for step in plan.steps:
+        if (address := getattr(step, "address", None)) is not None and step.op == "address" and ":" in address:
+            addresses.setdefault(fabric[step.node], []).append(address)  # type: ignore[union-attr]
+    settle.addresses_answer(addresses)
+    for ns in fabric.values():
+        ns.close_netlink()

@@ -1,0 +1,203 @@
+"""Mininet's nodes and links carry the lab's topologies, to the same conclusions as the lab's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from lab.errors import MissingFeature
+from lab.kernel.caps import Capabilities
+from lab.run import Run, run
+from lab.topology import catalog
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.needs("mininet", "nft", "nft_nat", "tun_fallback", "raw", "packet"),
+    pytest.mark.timeout(120),
+]
+
+CHECKOUT: Final = Path(__file__).parent.parent.parent
+NAMES: Final = [info.name for info in catalog.list_topologies()]
+
+
+def undelayed(name: str) -> dict[str, Any]:
+    return {"delay_ms": 0} if "delay_ms" in catalog.load(name).parameters else {}
+
+
+def conclusions(done: Run) -> list[tuple[Any, ...]]:
+    """What a run found out, without addresses drawn and times measured."""
+    found: list[tuple[Any, ...]] = []
+    for record in done.facts["trials"][0]["records"]:
+        keys = ("kind", "node", "to", "outcome", "type", "transport", "code", "sent", "received", "intact", "policy")
+        found.append(tuple(record.get(key) for key in keys))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_topology_of_mininet_comes_to_the_same_conclusions(name: str, tmp_path: Path) -> None:
+    ours = run(name, on="host", out=tmp_path / "host", parameters=undelayed(name), seed=1, capture=False)
+    theirs = run(name, on="mininet", out=tmp_path / "mininet", parameters=undelayed(name), seed=1)
+    assert theirs.status == "ok", theirs.message
+    assert conclusions(theirs) == conclusions(ours)
+    assert theirs.facts["engine"] == "mininet"
+    assert theirs.facts["kernel"]["mininet"]
+
+
+def test_the_inside_of_every_node_is_the_same(tmp_path: Path) -> None:
+    """Addresses, routes and rules: what a failed run keeps of both engines differs in numbers of interfaces only."""
+    file = tmp_path / "failing.py"
+    file.write_text((CHECKOUT / "topologies" / "home_nat.py").read_text().replace("async def scenario", BROKEN))
+    seen = {}
+    for on in ("host", "mininet"):
+        done = run(str(file), on=on, out=tmp_path / on, parameters={"delay_ms": 0}, seed=1)
+        assert done.status == "error"
+        seen[on] = re.sub(r'"(index|packets|bytes)": \d+', "", (tmp_path / on / "evidence.json").read_text())
+        seen[on] = re.sub(r"packets \d+ bytes \d+", "", seen[on])
+        assert "192.168.0.2" in seen[on]
+    assert seen["host"] == seen["mininet"]
+
+
+BROKEN: Final = """async def scenario(net: Lab) -> None:
+    1 / 0
+
+
+async def unused"""
+
+
+def test_a_delay_without_netem_is_an_error_and_no_link_that_does_nothing(tmp_path: Path, caps: Capabilities) -> None:
+    if caps["netem"].ok:
+        done = run("home_nat", on="mininet", out=tmp_path / "run", parameters={"delay_ms": 20}, seed=1)
+        assert done.status == "ok", done.message
+        return
+    with pytest.raises(MissingFeature, match="netem"):
+        run("home_nat", on="mininet", out=tmp_path / "run", parameters={"delay_ms": 20})
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about in {seconds:g} s"
+        time.sleep(0.02)
+
+
+def shells() -> list[int]:
+    """The shells of Mininet nodes called sleeper."""
+    return [pid for pid, line in command_lines().items() if "mininet:sleeper" in line]
+
+
+def command_lines() -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+    return found
+
+
+SLEEPING: Final = '''"""A lesson in patience.
+
+    sleeper --- broker
+"""
+from lab import Network
+
+
+def build(net: Network) -> None:
+    net.link(net.client("sleeper"), net.broker("broker"))
+
+
+async def scenario(net) -> None:
+    await net.sleep(3600)
+
+
+def check(run) -> None:
+    pass
+'''
+
+
+def test_a_killed_run_leaves_no_process_of_mininet(tmp_path: Path) -> None:
+    file = tmp_path / "sleeping.py"
+    file.write_text(SLEEPING)
+    command = [sys.executable, "-P", "-m", "lab", "run", str(file), "--on", "mininet", "--out", str(tmp_path / "run")]
+    running = subprocess.Popen(command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+    try:
+        until(lambda: bool(shells()), "a Mininet node")
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    until(lambda: not shells(), "the end of every Mininet node")
+
+
+def test_a_script_of_a_student_has_the_lab_s_boxes(tmp_path: Path) -> None:
+    told = script((CHECKOUT / "examples" / "mininet_script.py").read_text(), tmp_path)
+    assert "tunnel: v6udpv4 seen by the broker as 192.0.2.1" in told
+    assert "ping: 3 of 3 answered; back: 3 of 3" in told
+    assert "with the filter: unreachable" in told
+    assert int(re.findall(r"stopped: (\d+)", told)[0]) >= 1
+    assert "'rate_mbit': 100" in told
+
+
+def script(text: str, folder: Path) -> str:
+    """What a Mininet script says; it must end well."""
+    file = folder / "script.py"
+    # Mininet raises the machine's own limits when it starts as root: not for a test.
+    file.write_text("import lab.mininet, mininet.net\nmininet.net.Mininet.inited = True\n" + text)
+    done = subprocess.run(
+        [sys.executable, "-P", str(file)],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+IMPAIRED: Final = """
+from mininet.link import Link, TCLink
+from mininet.net import Mininet
+from lab.errors import LabError
+from lab.mininet import CheckedLink, Host, check_links
+try:
+    net = Mininet(controller=None, link={link})
+    a, b = (net.addHost(name, cls=Host) for name in "ab")
+    net.addLink(a, b, {parameters})
+    net.start()
+    print("rows", check_links(net))
+except LabError as exc:
+    print(type(exc).__name__, exc)
+finally:
+    net.stop()
+"""
+
+
+@pytest.mark.parametrize("link", ["TCLink", "CheckedLink"])
+def test_an_impairment_that_mininet_did_not_make_is_an_error(link: str, tmp_path: Path, caps: Capabilities) -> None:
+    told = script(IMPAIRED.format(link=link, parameters='delay="20ms"'), tmp_path)
+    if caps["netem"].ok:
+        assert "'delay_ms': 20" in told
+    else:
+        assert re.search("MissingFeature .*netem.*delay=20ms", told)
+
+
+def test_a_link_that_ignores_its_parameters_is_an_error(tmp_path: Path) -> None:
+    told = script(IMPAIRED.format(link="Link", parameters="bw=10"), tmp_path)
+    assert re.search("MissingFeature .* on a a-eth0, which was asked for bw=10", told)
+
+
+@pytest.mark.parametrize("wrong", ["bw=5000", "loss=120", 'delay="soon"', 'jitter="5ms"'])
+def test_a_parameter_that_stock_mininet_leaves_out_is_an_error(wrong: str, tmp_path: Path) -> None:
+    told = script(IMPAIRED.format(link="CheckedLink", parameters=wrong), tmp_path)
+    assert told.startswith("UsageError a a-eth0: " + wrong.replace('"', "").split("=")[0]) or "is no time" in told
