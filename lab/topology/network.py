@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 _N = TypeVar("_N", bound=Node)
+_LONGEST_MS: Final = 3_600_000.0
+_SLOWEST_MBIT: Final = 0.001
+_FASTEST_MBIT: Final = 100_000.0
 
 
 class Network:
@@ -236,16 +239,20 @@ class Network:
         link = Link(
             a=a,
             b=b,
-            delay_ms=_number(name, "delay_ms", delay_ms),
-            jitter_ms=_number(name, "jitter_ms", jitter_ms),
+            delay_ms=_number(name, "delay_ms", delay_ms, highest=_LONGEST_MS),
+            jitter_ms=_number(name, "jitter_ms", jitter_ms, highest=_LONGEST_MS),
             loss_pct=_number(name, "loss_pct", loss_pct, highest=100),
-            rate_mbit=_number(name, "rate_mbit", rate_mbit),
+            rate_mbit=_number(name, "rate_mbit", rate_mbit, highest=_FASTEST_MBIT),
             duplicate_pct=_number(name, "duplicate_pct", duplicate_pct, highest=100),
             reorder_pct=_number(name, "reorder_pct", reorder_pct, highest=100),
             mtu=_mtu(name, mtu),
             ipv4=None if ipv4 is None else _ipv4_prefix(name, "ipv4", ipv4),
             ipv6=None if ipv6 is None else _ipv6_prefix(name, "ipv6", ipv6),
         )
+        if 0 < link.rate_mbit < _SLOWEST_MBIT:
+            raise TopologyError(
+                f"link {name}: rate_mbit={rate_mbit} is less than the {_SLOWEST_MBIT:g} a kernel can be told", node=a
+            )
         if link.jitter_ms > link.delay_ms:
             raise TopologyError(
                 f"link {name}: jitter_ms={jitter_ms} is more than delay_ms={delay_ms}; a packet cannot arrive "
@@ -288,8 +295,8 @@ def _name_of(node: str | Node | None) -> str | None:
     return node.name if isinstance(node, Node) else node
 
 
-def _number(link: str, option: str, value: object, highest: float = math.inf) -> float:
-    limit = "0 or more" if highest == math.inf else f"from 0 to {highest:g}"
+def _number(link: str, option: str, value: object, *, highest: float) -> float:
+    limit = f"from 0 to {highest:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TopologyError(f"link {link}: {option} must be a number, not {value!r}")
     if not (math.isfinite(value) and 0 <= value <= highest):
