@@ -143,10 +143,12 @@ async def ping(
 ) -> PingReport:
     """Send `count` echo requests, `interval_s` apart, and wait for the replies until `timeout_s` after the last.
 
-    Raises UsageError when `size` does not fit the headers.  A request the kernel refuses (no route, too big)
-    counts as sent and unanswered, and its reason is in the report.
+    Raises UsageError when `size` does not fit the headers, or for a `count` below 1.  A request the kernel refuses (no
+    route, too big) counts as sent and unanswered, and its reason is in the report.
     """
     target = ip_address(destination) if isinstance(destination, str) else destination
+    if count < 1:
+        raise UsageError(f"a ping sends at least one request, not {count}")
     smallest = (_IPV4_HEADER if target.version == 4 else _IPV6_HEADER) + _ICMP_HEADER
     if not smallest <= size <= _LARGEST:
         raise UsageError(f"a ping of {size} bytes does not exist; an IPv{target.version} one has {smallest} to 65535")

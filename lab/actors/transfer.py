@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from lab.kernel.namespace import Namespace
@@ -57,8 +57,11 @@ async def transfer(
 ) -> TransferReport:
     """Send `size` random bytes from `sender` to `address` on `receiver`; the port is the kernel's choice there.
 
-    Raises LabError when no connection comes about or the transfer does not end in `timeout_s` seconds.
+    Raises LabError when no connection comes about or the transfer does not end in `timeout_s` seconds, UsageError for
+    a size that does not exist.
     """
+    if size < 0:
+        raise UsageError(f"a transfer has 0 bytes or more, not {size}")
     loop = asyncio.get_running_loop()
     target = ip_address(address) if isinstance(address, str) else address
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6
