@@ -28,7 +28,8 @@ async def hand_over(lab: Lab, node: str, argv: list[str]) -> int:
     }
     if not argv:
         print(_introduction(lab, here.name), file=sys.stderr)
-        argv = ["bash", "--rcfile", str(_startup_file(here.name)), "-i"]
+        # Commands from a pipe want no prompt, and bash would complain that it has no terminal.
+        argv = ["bash", "--rcfile", str(_startup_file(here.name)), "-i"] if os.isatty(0) else ["bash"]
     # Ctrl-C belongs to the program on the terminal; the brokers go on.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

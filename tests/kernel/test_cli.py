@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "packet")]
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 
 
-def lab(*arguments: str, cwd: Path, timeout_s: float = 50) -> subprocess.CompletedProcess[str]:
+def lab(*arguments: str, cwd: Path, timeout_s: float = 50, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """`lab ARGUMENTS`, ended, with what it printed."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "lab", *arguments],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -76,6 +76,12 @@ def test_a_check_that_fails_has_status_1_and_names_the_line(tmp_path: Path) -> N
     assert "mine.py" in done.stdout
     assert "v6udpv4" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_shell_reads_commands_from_a_pipe(tmp_path: Path) -> None:
+    done = lab("shell", "direct_6in4", cwd=tmp_path, stdin="echo on $LAB_NODE; exit 3\n")
+    assert (done.stdout, done.returncode) == ("on laptop\n", 3)
+    assert "job control" not in done.stderr
 
 
 def test_shell_runs_a_command_on_a_node_and_has_its_status(tmp_path: Path) -> None:
