@@ -382,6 +382,66 @@ def detect(
     return EXIT_DONE
 
 
+@_verb("lab explain firewall_3653 --from laptop --to broker --udp 3653 --policy drop_3653")
+def explain(
+    name: Name,
+    sender: Annotated[str, typer.Option("--from", metavar="NODE", help="The node that sends.")],
+    receiver: Annotated[str, typer.Option("--to", metavar="NODE|ADDRESS", help="Where the packet is to go.")],
+    udp: Annotated[int | None, typer.Option(metavar="PORT", help="Send a UDP datagram to this port.")] = None,
+    tcp: Annotated[int | None, typer.Option(metavar="PORT", help="Send a TCP SYN to this port.")] = None,
+    proto: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Send a packet of this protocol; 41 is IPv6 inside IPv4.")
+    ] = None,
+    icmp: Annotated[bool, typer.Option("--icmp", help="Send an echo request.")] = False,
+    mechanism: Annotated[
+        str | None, typer.Option(help="Send a packet of this mechanism, for example teredo or 6to4.")
+    ] = None,
+    source_port: Annotated[int | None, typer.Option(metavar="PORT", help="Send it from this port.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Give all firewalls this policy (see 'lab policies').")] = None,
+    after: Annotated[
+        list[str] | None, typer.Option(metavar="NODE", help="Have this node send the same before; may be repeated.")
+    ] = None,
+    settings: Set = None,
+    on: Annotated[str, typer.Option(help="The kernel to run on: auto, host or virtual.")] = "auto",
+    table: Annotated[bool, typer.Option("--table", help="Print a table, a line for each node on the way.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Tell what becomes of one packet, and why.
+
+    The topology is built and its brokers run; then the packet is sent and watched on every node: where it was
+    translated, which rule let it through, which one dropped or rejected it, and what the sender was told.
+    """
+    from lab.why import explain as explain_packet
+
+    record = explain_packet(
+        name,
+        sender,
+        receiver,
+        udp=udp,
+        tcp=tcp,
+        proto=proto,
+        icmp=icmp,
+        mechanism=mechanism,
+        source_port=source_port,
+        policy=policy,
+        after=after or (),
+        parameters=_parameters(settings),
+        on=on,
+        progress=_say,
+    )
+    if as_json:
+        _print_json(dataclasses.asdict(record))
+    elif table:
+        head = ("", "node", "in", "out", "packet", "what happened")
+        columns = ("node", "iface_in", "iface_out", "packet", "happened")
+        rows = [(str(number), *(hop[key] for key in columns)) for number, hop in enumerate(record.hops, 1)]
+        _print_table(head, rows)
+        print(f"\nThe packet was {record.verdict}")
+    else:
+        print("\n".join(record.told))
+    return EXIT_DONE
+
+
 @_verb("lab shell home_nat laptop -- ip address")
 def shell(
     context: typer.Context,

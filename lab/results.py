@@ -107,12 +107,38 @@ class PolicyRecord(Record):
     policy: str
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainRecord(Record):
+    """What became of one packet (see `lab.explain.story`)."""
+
+    to: str
+    what: str
+    """What kind of packet it was, in words."""
+    packet: str
+    """Addresses and ports as it was sent."""
+    fate: str
+    """delivered, dropped, rejected or lost."""
+    ended_at: str
+    """The node where it ended."""
+    by: str
+    """The rule that ended it, by name; empty when none did."""
+    verdict: str
+    """In a sentence."""
+    hops: tuple[Mapping[str, Any], ...]
+    """The nodes on the way, with interfaces, rules met and what happened."""
+    answers: tuple[Mapping[str, Any], ...]
+    """Who said what to it, and whether the sender heard it."""
+    told: tuple[str, ...]
+    """The story as lines of text."""
+
+
 RECORDS: Mapping[str, type[Record]] = {
     "setup": SetupRecord,
     "ping": PingRecord,
     "transfer": TransferRecord,
     "command": CommandRecord,
     "policy": PolicyRecord,
+    "explain": ExplainRecord,
 }
 """The records by the name they carry in run.json."""
 

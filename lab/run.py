@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lab
 from lab import journal, wire
 from lab.errors import LabError, UsageError
-from lab.results import CommandRecord, PingRecord, Record, SetupRecord, TransferRecord, parse_record
+from lab.results import CommandRecord, ExplainRecord, PingRecord, Record, SetupRecord, TransferRecord, parse_record
 from lab.sources import error_in_file, explain_assertion
 
 if TYPE_CHECKING:
@@ -168,6 +168,13 @@ class Run:
         from lab.detect import detect
 
         return detect(self.capture(node, iface))
+
+    def explain(self, sender: str, receiver: str, **packet: Any) -> ExplainRecord:
+        """Build the run's network anew, send one packet through it and tell what became of it (`lab.why.explain`)."""
+        from lab.why import explain
+
+        engine = {"on": self.facts["engine"], "seed": self.facts["seed"]}
+        return explain(self.facts["file"], sender, receiver, parameters=self.parameters, **{**engine, **packet})
 
     def to_json(self) -> dict[str, Any]:
         """run.json with the folder's path."""

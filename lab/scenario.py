@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from lab.errors import LabError, TunnelRefused, UsageError
 from lab.results import (
     CommandRecord,
+    ExplainRecord,
     PingRecord,
     PolicyRecord,
     Record,
@@ -41,6 +42,7 @@ _KIND_OF_RECORD: Final = {
     TransferRecord: "transfer",
     CommandRecord: "command",
     PolicyRecord: "policy",
+    ExplainRecord: "explain",
 }
 _R = TypeVar("_R", bound=Record)
 
@@ -62,6 +64,7 @@ class Lab:
     ) -> None:
         """`on_record` is told of every record, as JSON, when it is made."""
         self.parameters = parameters
+        self.plan = plan
         self.records: list[dict[str, Any]] = []
         self._on_record = on_record
         self.began = time.monotonic()
@@ -377,6 +380,67 @@ class LabNode:
         )
         self.log.info("%d bytes to %s: %s", size, other.name, "intact" if record.intact else "DAMAGED")
         return self.lab.record(record)
+
+    async def explain(
+        self,
+        to: str | LabNode,
+        *,
+        udp: int | None = None,
+        tcp: int | None = None,
+        proto: int | None = None,
+        icmp: bool = False,
+        mechanism: str | None = None,
+        source_port: int | None = None,
+    ) -> ExplainRecord:
+        """Send one packet to a node or an address, watch it on every node, and tell what became of it.
+
+        It is a UDP datagram or a TCP SYN to a port, a packet of an IP protocol (41: IPv6 inside IPv4), an ICMP echo
+        request, or a packet of a mechanism of `lab.generators`.
+        """
+        from lab.actors.probing import observe
+        from lab.explain.probe import Kind, make_probe
+        from lab.explain.story import tell_story
+        from lab.explain.tell import text
+
+        name = to if isinstance(to, str) else to.name
+        rng = self.lab.rng(f"{self.name}/explain/{len(self.lab.records)}")
+        try:
+            kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism)
+            destination = ip_address(self._address_of(to, kind.version or (4 if self.ipv4 else None)))
+            source = self.ipv4 if destination.version == 4 else self.ipv6
+            if source is None:
+                raise UsageError(f"{self.name} has no IPv{destination.version} address to send from")
+            probe = make_probe(
+                kind,
+                self.name,
+                name,
+                ip_address(source),
+                destination,
+                bytes(rng.choice(b"bcdfghjkmnpqrstvwxz") for _ in range(4)),
+                source_port=rng.randrange(49_152, 65_536) if source_port is None else source_port,
+            )
+        except ValueError as exc:
+            raise UsageError(str(exc)) from None
+        at = self.lab.now()
+        story = tell_story(await observe(self.lab.plan, {node.name: node.namespace for node in self.lab}, probe))
+        found = story.to_json()
+        self.log.info("%s to %s: %s", story.what, name, story.verdict)
+        return self.lab.record(
+            ExplainRecord(
+                node=self.name,
+                at_s=at,
+                to=name,
+                what=story.what,
+                packet=story.packet,
+                fate=story.fate.value,
+                ended_at=story.node,
+                by=story.by,
+                verdict=story.verdict,
+                hops=tuple(found["hops"]),
+                answers=tuple(found["answers"]),
+                told=tuple(text(story)),
+            )
+        )
 
     async def run(self, argv: Sequence[str], *, timeout_s: float = 60.0) -> CommandRecord:
         """Run a program on the node (no shell) and record its status and output; it may fail."""

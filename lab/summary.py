@@ -6,6 +6,7 @@ from typing import Final
 
 from lab.results import (
     CommandRecord,
+    ExplainRecord,
     PingRecord,
     PolicyRecord,
     Record,
@@ -50,6 +51,8 @@ def describe(record: Record) -> list[str]:
             verdict = "checksums equal" if record.intact else "DAMAGED"
             text = f"{record.size} bytes to {record.to} over TCP in {record.seconds * 1000:.0f} ms, {verdict}"
             return [_line(record.node, "transfer", text)]
+        case ExplainRecord():
+            return [_line(record.node, "explain", f"{record.what} to {record.to} was {record.verdict}")]
         case PolicyRecord():
             return [_line(record.node, "policy", record.policy)]
         case CommandRecord():

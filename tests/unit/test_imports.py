@@ -18,7 +18,7 @@ LAB: Final = CHECKOUT / "lab"
 
 LAYERS: Final = (
     ("lab.errors",),
-    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.generators")
+    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.explain", "lab.generators")
     + ("lab.journal", "lab.results", "lab.sources", "lab.wire"),
     ("lab.draw", "lab.icons", "lab.layout"),
     ("lab.kernel",),
@@ -26,6 +26,7 @@ LAYERS: Final = (
     ("lab.scenario", "lab.shell", "lab.mininet"),
     ("lab.agent",),
     ("lab.engines",),
+    ("lab.why",),
     ("lab.run", "lab.summary", "lab.replay"),
     ("lab.demo", "lab.mncli"),
     ("lab.cli", "lab.mn"),
