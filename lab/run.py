@@ -7,6 +7,7 @@ the verdict.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -50,11 +51,16 @@ class Run:
         """The run in the folder `path`; UsageError when it holds none."""
         file = Path(path) / "run.json"
         try:
-            return cls(Path(path), json.loads(file.read_text()))
-        except FileNotFoundError as exc:
+            facts = json.loads(file.read_text())
+        except (FileNotFoundError, NotADirectoryError) as exc:
             raise UsageError(f"{path} is no run folder: it has no run.json") from exc
-        except ValueError as exc:
+        except OSError as exc:
+            raise UsageError(f"cannot read {file}: {exc.strerror}") from exc
+        except (ValueError, RecursionError) as exc:
             raise UsageError(f"{file} is damaged: {exc}") from exc
+        if not isinstance(facts, dict) or not {"status", "parameters", "nodes", "trials"} <= facts.keys():
+            raise UsageError(f"{file} is no record of a run")
+        return cls(Path(path), facts)
 
     @property
     def status(self) -> str:
@@ -341,9 +347,9 @@ def _run_folder(name: str, out: Path | str | None) -> Path:
     """A new, empty folder: `out`, or runs/NAME-TIME under the working directory."""
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists and is not empty; name a new folder with --out")
         _make(folder)
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder} exists and is not empty; name a new folder with --out")
         return folder.resolve()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for count in range(100):
@@ -357,6 +363,10 @@ def _run_folder(name: str, out: Path | str | None) -> Path:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileExistsError as exc:
+        raise UsageError(f"{folder} exists and is no folder; name a new one with --out") from exc
     except OSError as exc:
         raise UsageError(f"cannot make the run folder {folder}: {exc.strerror}; name another with --out") from exc
 

@@ -10,7 +10,7 @@ import pytest
 
 from lab.errors import UsageError
 from lab.results import PingRecord, SetupRecord
-from lab.run import Run
+from lab.run import Run, _run_folder
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -89,3 +89,25 @@ def test_trials_are_views_of_one_run(tmp_path: Path) -> None:
     first, second = saved(tmp_path, two).trials
     assert len(first.records) == 2
     assert second.records == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[" * 100_000, '{"status": "ok"}', "\ud800"])
+def test_a_file_that_is_no_record_of_a_run_is_a_usage_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UsageError):
+        Run.load(tmp_path)
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="no run folder"):
+        Run.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("out", ["file", "full", "x" * 300, "file/below"])
+def test_a_folder_that_a_run_cannot_have_is_refused_in_a_sentence(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").touch()
+    with pytest.raises(UsageError, match="--out"):
+        _run_folder("home_nat", tmp_path / out)
