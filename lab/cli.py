@@ -348,6 +348,33 @@ def replay(
     return EXIT_DONE if found.equal else EXIT_FAILED
 
 
+@_verb("lab ladder runs/home_nat-20260101-120000 --out ladder.svg")
+def ladder(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    node: Annotated[str | None, typer.Option(help="Whose set-up [default: the first client's].")] = None,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Which of its attempts, counted from 1 [default: the last].")
+    ] = None,
+    trial: Annotated[int, typer.Option(min=0, help="Which trial, counted from 0.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Draw into this .svg, .png or .pdf file [default: RUN_DIR/ladder.svg].")
+    ] = None,
+) -> int:
+    """Draw who sent what when in a set-up, from the captures of every node.
+
+    TSP is decoded, a NAT's rewriting is written on the arrow, and a packet that was dropped ends where it was, with
+    the rule's name.  In an .svg file a packet that is pointed at tells all about itself.
+    """
+    from lab.run import Run
+
+    trials = Run.load(folder).trials
+    if trial >= len(trials):
+        raise UsageError(f"{folder} has {len(trials)} trials, numbered from 0; there is no number {trial}")
+    picture = trials[trial].ladder(node, None if attempt is None else attempt - 1)
+    print(picture.save(folder / "ladder.svg" if out is None else out))
+    return EXIT_DONE
+
+
 @_verb("lab detect runs/home_nat-20260101-120000/laptop-eth0.pcap")
 def detect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A capture: pcap or pcapng.")],

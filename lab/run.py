@@ -31,6 +31,9 @@ from lab.sources import error_in_file, explain_assertion
 if TYPE_CHECKING:
     from lab.detect import Report
 
+if TYPE_CHECKING:
+    from lab.ladder.picture import Picture
+
 Progress = Callable[[str], None]
 _R = TypeVar("_R", bound=Record)
 
@@ -181,6 +184,16 @@ class Run:
 
         engine = {"on": self.facts["engine"], "seed": self.facts["seed"]}
         return explain(self.facts["file"], sender, receiver, parameters=self.parameters, **{**engine, **packet})
+
+    def ladder(self, node: str | None = None, attempt: int | None = None) -> Picture:
+        """Who sent what when in a set-up of `node` (the first that tried one), its last or number `attempt` from 0.
+
+        It shows itself in a notebook; `.save(PATH)` draws it into a .svg, .png or .pdf file.  UsageError when there
+        was no such set-up, or nothing was captured.
+        """
+        from lab.ladder.picture import Picture
+
+        return Picture.of(self, node, attempt)
 
     def to_json(self) -> dict[str, Any]:
         """run.json with the folder's path."""
