@@ -26,7 +26,7 @@ def load_module(path: str | Path) -> ModuleType:
         raise UsageError(f"there is no file {path}") from exc
     except SyntaxError as exc:
         raise UsageError(f"{path}:{exc.lineno}: {exc.msg}") from exc
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise UsageError(error_in_file(exc, path)) from exc
     return module
 

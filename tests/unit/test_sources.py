@@ -26,6 +26,11 @@ def test_an_error_at_import_names_file_line_and_type(tmp_path: Path) -> None:
         load_module(written(tmp_path, "x = 0\ny = 1 / x\n"))
 
 
+def test_a_file_that_wants_to_end_the_program_is_an_error_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"mine\.py:1: SystemExit: 9"):
+        load_module(written(tmp_path, "raise SystemExit(9)\n"))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         load_module(tmp_path / "nowhere.py")
