@@ -29,7 +29,7 @@ from lab.errors import (
 )
 from lab.replay import Difference, Replay
 
-VERBS: Final = ("check", "list", "show", "run", "shell", "replay", "detect", "explain", "demo", "kernel", "broker", "client")
+VERBS: Final = ("check", "list", "show", "run", "shell", "replay", "ladder", "detect", "explain", "demo", "kernel", "broker", "client")
 
 Capture = pytest.CaptureFixture[str]
 
