@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 RETRY_S: Final = (1.0, 300.0)
 """First and longest wait before a lost tunnel is set up again; the wait doubles."""
 
+_LIFETIME_USED: Final = 0.95
+"""Share of a tunnel's lifetime after which it is set up anew."""
+
 _T = TypeVar("_T")
 _FORWARDING: Final = "net/ipv6/conf/all/forwarding"
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -179,9 +182,10 @@ def run_client(
                 on_report(report)
                 if report.outcome == "ready":
                     wait_s = RETRY_S[0]
-                    await _hold_tunnel(namespace, client, wish, stop)
+                    dead = await _hold_tunnel(namespace, client, wish, stop)
                     if not stop.is_set():
-                        say("the tunnel is dead; setting up another")
+                        why = "the tunnel is dead" if dead else "the tunnel's lifetime is nearly over"
+                        say(f"{why}; setting up another")
                 elif first:
                     return 1
             first = False
@@ -193,8 +197,11 @@ def run_client(
     return _until_signal(hold)
 
 
-async def _hold_tunnel(namespace: Namespace, client: TunnelClient, wish: ClientWish, stop: asyncio.Event) -> None:
-    """Keep a tunnel, and the announcement of its prefix, until it dies or `stop` is set; then take both down."""
+async def _hold_tunnel(namespace: Namespace, client: TunnelClient, wish: ClientWish, stop: asyncio.Event) -> bool:
+    """Keep a tunnel, and the announcement of its prefix, until it is over or `stop` is set; then take both down.
+
+    True if it died, False if it was ended in good time before the broker would (RFC 5572 section 4.7.1, lifetime).
+    """
     advertiser = None
     prefix = client.report.prefix
     try:
@@ -202,11 +209,24 @@ async def _hold_tunnel(namespace: Namespace, client: TunnelClient, wish: ClientW
             if wish.lan is not None and prefix is not None:
                 advertiser = Advertiser(namespace, wish.lan, prefix, mtu=wish.mtu, rng=secrets.SystemRandom())
                 await advertiser.start()
-            await _unless(stop, client.wait_lost())
+            return (
+                await _unless(stop, lost_within(client, _LIFETIME_USED * 60 * (client.report.lifetime_min or 0)))
+                or False
+            )
     finally:
         if advertiser is not None:
             await advertiser.stop()
         await client.close()
+
+
+async def lost_within(client: TunnelClient, seconds: float) -> bool:
+    """Wait until the tunnel is dead (True) or `seconds` are over (False; 0: they never are)."""
+    try:
+        async with asyncio.timeout(seconds or None):
+            await client.wait_lost()
+    except TimeoutError:
+        return False
+    return True
 
 
 @contextmanager

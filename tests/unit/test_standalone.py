@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 
+from lab.actors.client import TunnelClient
 from lab.actors.settings import Limits
-from lab.actors.standalone import ClientWish, resolve, run_broker, run_client
+from lab.actors.standalone import ClientWish, lost_within, resolve, run_broker, run_client
 from lab.errors import UsageError
 from lab.tsp import BrokerConfig
 
@@ -39,3 +41,15 @@ def test_a_pool_that_no_client_can_have_is_named(pool: str) -> None:
 
 def test_a_broker_waits_at_least_as_long_as_its_sessions_for_a_patient_client() -> None:
     assert Limits().setup_s > BrokerConfig().idle_timeout_s
+
+
+def test_a_tunnel_is_held_until_it_dies_or_its_time_is_nearly_over() -> None:
+    class Held(TunnelClient):
+        def __init__(self, *, dead: bool) -> None:
+            self._lost = asyncio.Event()
+            if dead:
+                self._lost.set()
+
+    assert asyncio.run(lost_within(Held(dead=True), 1e9))
+    assert asyncio.run(lost_within(Held(dead=True), 0))
+    assert not asyncio.run(lost_within(Held(dead=False), 1e-9))
