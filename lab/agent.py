@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from lab.actors.nat_prober import classify_nats, refuse_mismatch
 from lab.errors import LabError, RunFailed, UsageError
 from lab.journal import Journal
 from lab.kernel import nft
@@ -58,6 +59,12 @@ class Job:
     """For each trial's scenario."""
     builder: str = "kernel"
     """Who makes the nodes and links: "kernel", this lab, or "mininet"."""
+    verify: bool = True
+    """Whether links and NATs are measured before the first trial."""
+    timers: bool = False
+    """Whether the timeouts of NATs are measured too, which takes some multiples of them."""
+    classify: bool = False
+    """Only tell what the NATs of the plan are; there is no module to load."""
     shell: Mapping[str, Any] | None = None
     """Instead of the scenario: {"node": name, "argv": [...]} run with the terminal."""
 
@@ -84,6 +91,10 @@ def main(argv: list[str], *, builder: Builder | None = None) -> int:
         job = Job.load(run_dir)
         if job.shell is not None:
             return asyncio.run(_shell(job, run_dir))
+        if job.classify:
+            result["nats"] = asyncio.run(classify_nats(job.plan, timers=job.timers))
+            result["status"] = "ok"
+            return EXIT_DONE
         with contextlib.closing(Journal(run_dir)) as journal:
             asyncio.run(_trials(job, run_dir, journal, result, builder or _builder(job)))
         return EXIT_DONE if result["status"] == "ok" else EXIT_FAILED
@@ -146,9 +157,14 @@ async def _trial(
         lab: Lab | None = None
         broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            # May raise ImpairmentError: nothing is measured over links that do not do what was asked.
-            impairments = await verify(fabric, job.plan)
-            journal.facts(number, {"impairments": impairments})
+            if job.verify:
+                # May raise ImpairmentError: nothing is measured over links that do not do what was asked.
+                impairments = await verify(fabric, job.plan)
+                journal.facts(number, {"impairments": impairments})
+            if job.verify and number == 0:  # NATs are the same in every trial
+                nats = await classify_nats(job.plan, timers=job.timers)
+                journal.facts(number, {"nats": nats})
+                refuse_mismatch(nats)
             if job.capture:
                 captures = [_capture(fabric[node], iface, folder, broken) for node, iface in _wires(job.plan)]
             lab = Lab(

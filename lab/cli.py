@@ -299,6 +299,9 @@ def run(
     wall_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Of the clock on the wall, for the whole run.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Measure impaired links and classify NATs before the scenario.")
+    ] = True,
     as_json: Json = False,
 ) -> int:
     """Build a topology, run its scenario, check the outcome.
@@ -318,6 +321,7 @@ def run(
         real_time=real_time,
         timeout_s=_positive("--timeout", timeout),
         wall_timeout_s=_positive("--wall-timeout", wall_timeout),
+        verify=verify,
         progress=_say,
     )
     if as_json:
@@ -325,6 +329,41 @@ def run(
     else:
         print("\n".join(done.summary()))
     return EXIT_DONE if done.status == "ok" else EXIT_FAILED
+
+
+@_verb("lab nat carrier --set ports=random --on virtual")
+def nat(
+    preset: Annotated[
+        str | None, typer.Argument(metavar="PRESET", help="A kind of box; 'list' lists them [default: none].")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set an option; may be repeated.")
+    ] = None,
+    on: Annotated[str, typer.Option(help="The kernel to build it on: auto, host or virtual.")] = "auto",
+    timers: Annotated[
+        bool, typer.Option("--timers", help="On the host: measure timeouts too, which takes multiples of them.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Build a NAT, find out what it does to packets, and compare.
+
+    Its inside hosts are ann and bob.  On the virtual kernel the timeouts are always measured.  Exit status 1 when it is
+    not the NAT that was asked for.
+    """
+    from lab.nat import ask, list_presets, rows_of
+
+    if preset == "list":
+        if as_json:
+            _print_json(list_presets())
+        else:
+            _print_table(("preset", "box"), [(name, str(kind["text"])) for name, kind in list_presets().items()])
+        return EXIT_DONE
+    found = ask(preset, _parameters(settings), on=on, timers=timers, progress=_say)
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(("property", "asked", "found", "same", "why"), rows_of(found))
+    return EXIT_FAILED if found["wrong"] else EXIT_DONE
 
 
 @_verb("lab replay runs/home_nat-20260101-120000")

@@ -78,6 +78,16 @@ class ImpairmentError(LabError):
         self.achieved = achieved
 
 
+class NatMismatch(LabError):
+    """A NAT is not what was asked for: `.wrong` has (asked, found) by property."""
+
+    def __init__(self, node: str, wrong: dict[str, tuple[object, object]]) -> None:
+        told = ", ".join(f"{name} is {found}, not {asked}" for name, (asked, found) in wrong.items())
+        super().__init__(f"{node} is not the NAT that was asked for: {told}")
+        self.node = node
+        self.wrong = {name: list(pair) for name, pair in wrong.items()}
+
+
 class UsageError(LabError):
     """A person asked for something that does not exist or does not fit; the text says what does."""
 

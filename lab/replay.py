@@ -124,6 +124,7 @@ def replay(folder: Path | str, *, progress: Callable[[str], None] | None = None)
             start_time_s=facts["kernel"]["start_time_s"],
             timeout_s=facts["timeout_s"],
             capture=facts["capture"],
+            verify=facts.get("verify", True),
             keep_going=facts.get("keep_going", False),
             progress=progress,
         )

@@ -81,6 +81,12 @@ class Run:
         return dict(self.facts["parameters"])
 
     @property
+    def nats(self) -> list[Mapping[str, Any]]:
+        """What every NAT was asked to be and was found to be before the first trial (`lab.rules.nat_found`)."""
+        first = self.facts["trials"][:1]
+        return list(first[0].get("nats", [])) if first else []
+
+    @property
     def records(self) -> list[Record]:
         """Everything the trial recorded, in order."""
         return [parse_record(value) for value in self._trial["records"]]
@@ -225,6 +231,7 @@ def run(
     start_time_s: int | None = None,
     real_time: bool = False,
     capture: bool = True,
+    verify: bool = True,
     check: bool = True,
     keep_going: bool = False,
     progress: Progress | None = None,
@@ -235,7 +242,8 @@ def run(
     `capture` no packets are recorded, which saves time where only the figures count; without `check` the topology's own
     check is not asked.  A trial that fails ends the run, unless `keep_going`.  `timeout_s` bounds each scenario
     in the lab's time (default: what the topology says, else 600 s), `wall_timeout_s` the whole run by the wall clock;
-    they differ in virtual time, which may pass quickly, or not at all.
+    they differ in virtual time, which may pass quickly, or not at all.  Without `verify` nothing is measured before the
+    first scenario, neither links nor NATs.
 
     Raises UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both
     before anything is made, and RunFailed when the kernel or the agent broke down.
@@ -272,6 +280,7 @@ def run(
         "trials_asked": trials,
         "timeout_s": timeout_s,
         "capture": capture,
+        "verify": verify,
         "keep_going": keep_going,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "engine": engine.name,
@@ -292,6 +301,8 @@ def run(
             "trials": trials,
             "timeout_s": timeout_s,
             "capture": capture,
+            "verify": verify,
+            "timers": engine.repeatable,  # in virtual time, waiting costs nothing
             "keep_going": keep_going,
         },
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from collections.abc import Mapping
+from typing import Any
+
 from lab.results import (
     CommandRecord,
     ExplainRecord,
@@ -23,6 +26,7 @@ _OUTPUT: Final = 10
 def summarise(done: Run) -> list[str]:
     """The outcome of a run, a line each: what was asked, what happened, the verdict and where the facts are."""
     lines = [f"{done.facts['topology']}: {done.facts['title']}"]
+    lines += [_line(nat["node"], "is a NAT", describe_nat(nat)) for nat in done.nats]
     for trial in done.trials:
         if len(done.trials) > 1:
             lines.append(f"  trial {trial.trial}")
@@ -31,6 +35,14 @@ def summarise(done: Run) -> list[str]:
     lines.append(f"  result: {done.status}" + (f": {done.message}" if done.message else ""))
     lines.append(f"  recorded in {done.path}")
     return lines
+
+
+def describe_nat(nat: Mapping[str, Any]) -> str:
+    """What a NAT was found to be before the run, in one line."""
+    found = nat["found"]
+    wrong = f"; not as asked: {', '.join(nat['wrong'])}" if nat["wrong"] else ""
+    kind = f"{nat['preset']}: " if nat["preset"] else ""
+    return f"{kind}{found['mapping']}, {found['filtering']}, hairpinning {found['hairpinning']}{wrong}"
 
 
 def describe(record: Record) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from lab.errors import TopologyError
 from lab.rules.firewall import PROHIBITED_MARK, firewall_ruleset
 from lab.rules.nat import nat_ruleset, nat_sysctls
-from lab.rules.nat_udp import NatPlace
+from lab.rules.nat_udp import NatPlace, Share, shares
 from lab.topology.addressing import address_ipv4, address_ipv6
 from lab.topology.domains import Domain, Route, find_domains, routes
 from lab.topology.nat_sides import nat_place
@@ -252,8 +252,9 @@ def _options(node: Node, ports: list[Port], place: NatPlace | None) -> dict[str,
                 **node.behaviour.to_json(),
                 "preset": node.preset,
                 **sides,
-                "addresses": [str(address) for address in place.every_address],
                 "hosts": [str(host) for host in place.hosts],
+                "shares": [_share(share, alone) for share, alone in _shares(node, place)],
+                "proto41_address": None if place.proto41_host is None else str(place.proto41_host),
             }
         case Firewall():
             return {"policy": node.policy, **sides}
@@ -266,3 +267,18 @@ def _options(node: Node, ports: list[Port], place: NatPlace | None) -> dict[str,
                 **node.options,
             }
     return {}
+
+
+def _shares(node: Nat, place: NatPlace) -> Iterator[tuple[Share, bool]]:
+    """Each outside address of a NAT with who has it, and whether that is one host by itself."""
+    for number, share in enumerate(shares(node.behaviour, place)):
+        yield share, number >= len(place.addresses)
+
+
+def _share(share: Share, alone: bool) -> dict[str, Any]:
+    return {
+        "address": str(share.address),
+        "alone": alone,
+        "hosts": [str(host) for host in share.hosts],
+        "blocks": [{"host": str(host), "first": first, "last": last} for host, first, last in share.blocks],
+    }

@@ -1,8 +1,8 @@
-"""Questions to ask of a built network with plain sockets: which mapping, which filtering, does this arrive?
+"""Questions to ask of a built network with plain sockets: who is seen by whom, does this arrive?
 
-The classification is that of RFC 5780 sections 4.3 and 4.4, with the observers' ends in our own hands.  That a packet
-did not arrive is never concluded from time passed: the box in the way counts what it drops, and the question is
-answered when either the packet or the count is there.
+That a packet did not arrive is never concluded from time passed: the box in the way counts what it drops, and the
+question is answered when either the packet or the count is there.  (What kind of NAT a box is tells
+`lab.actors.nat_prober`.)
 """
 
 from __future__ import annotations
@@ -120,28 +120,3 @@ def passes(prober: Prober, box: str, rule: str, sender: socket.socket, to: Endpo
 
     wait_for(settled, f"a datagram to {to} to arrive or be dropped by {box}")
     return token in arrived
-
-
-def classify_mapping(prober: Prober, inside: str, one: str, two: str, port: int = 0) -> str:
-    """EIM, ADM or APDM: how the outside endpoint of one inside socket depends on whom it speaks to."""
-    sock = prober.udp(inside, port)
-    seen = []
-    for observer, at in ((one, 3653), (one, 3654), (two, 3653)):
-        with prober.udp(observer, at) as ear:
-            seen.append(deliver(sock, (prober.address(observer), at), ear))
-    if seen[0] != seen[1]:
-        return "APDM"
-    return "EIM" if seen[0] == seen[2] else "ADM"
-
-
-def classify_filtering(prober: Prober, box: str, inside: str, one: str, two: str) -> str:
-    """EIF, ADF or APDF: who else may send to a mapping that one endpoint opened.  `box` counts what it refuses."""
-    sock = prober.udp(inside)
-    with prober.udp(one, 3653) as known, prober.udp(one, 3654) as other_port, prober.udp(two, 3653) as other_host:
-        mapped = deliver(sock, (prober.address(one), 3653), known)
-        deliver(known, mapped, sock)
-        from_other_port = passes(prober, box, "nat_unsolicited", other_port, mapped, sock)
-        from_other_host = passes(prober, box, "nat_unsolicited", other_host, mapped, sock)
-    if from_other_host:
-        return "EIF"
-    return "ADF" if from_other_port else "APDF"

@@ -32,6 +32,8 @@ NATS: Final[dict[str, dict[str, Any]]] = {
     "one_to_one_EIF": {"one_to_one": ("ann",), "filtering": "EIF"},
     "proto41_host": {"proto41_host": "ann"},
     "input_open": {"input_open": True},
+    "input_open_overload": {"input_open": True, "ports": "overload"},
+    "ports_sequential": {"ports": "sequential"},
     **{f"preset_{name}": dict(preset.options) for name, preset in PRESETS.items()},
 }
 """Options of `NatBehaviour` by the name of the file in tests/data/nat."""

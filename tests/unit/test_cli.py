@@ -29,7 +29,7 @@ from lab.errors import (
 )
 from lab.replay import Difference, Replay
 
-VERBS: Final = ("check", "list", "show", "run", "shell", "replay", "ladder", "detect", "explain", "demo", "kernel", "broker", "client")
+VERBS: Final = ("check", "list", "show", "run", "nat", "shell", "replay", "ladder", "detect", "explain", "demo", "kernel", "broker", "client")
 
 Capture = pytest.CaptureFixture[str]
 
@@ -122,6 +122,10 @@ def test_help_of_every_verb_has_an_example(verb: str, capsys: Capture) -> None:
         (["show", "home_nat", "--set", "delay_ms=soon"], "delay_ms"),
         (["show", "home_nat", "--out", "home_nat.doc"], ".svg"),
         (["show", "hom_nat"], "did you mean home_nat?"),
+        (["nat", "toaster"], "no preset 'toaster'; choose one of home, old_home"),
+        (["nat", "home", "--set", "maping=EIM"], "no option 'maping'; did you mean mapping?"),
+        (["nat", "home", "--set", "ports=overload"], "ports=overload cannot have hairpinning=external"),
+        (["nat", "--set", "proto41_host=eve"], "proto41_host='eve' is not inside"),
         (["run", "hom_nat"], "did you mean home_nat?"),
         (["shell", "hom_nat"], "did you mean home_nat?"),
         (["shell", "home_nat", "lapdog"], "the nodes are laptop"),
@@ -170,7 +174,24 @@ def test_options_of_run_arrive(runs: Runs, tmp_path: Path) -> None:
         "parameters": {"delay_ms": "7", "mapping": "APDM"},
         "start_time_s": None,
         "real_time": False,
+        "timeout_s": None,
+        "wall_timeout_s": None,
+        "verify": True,
     }
+
+
+def test_what_is_built_need_not_be_verified(runs: Runs) -> None:
+    calls = runs("ok")
+    assert cli.main(["run", "home_nat", "--no-verify"]) == 0
+    assert calls[0][1]["verify"] is False
+
+
+def test_the_presets_of_nats_are_listed(capsys: Capture) -> None:
+    assert cli.main(["nat", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["carrier"]["options"]["ports"] == "block"
+    assert cli.main(["nat", "list"]) == 0
+    assert "old_home" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ LAYERS: Final = (
     ("lab.agent",),
     ("lab.engines",),
     ("lab.why",),
-    ("lab.run", "lab.summary", "lab.replay", "lab.ladder"),
+    ("lab.nat", "lab.run", "lab.summary", "lab.replay", "lab.ladder"),
     ("lab.demo", "lab.mncli"),
     ("lab.cli", "lab.mn"),
     ("lab.__main__",),
