@@ -35,14 +35,15 @@ def build(
 
 async def scenario(net: Lab) -> None:
     ask = net.parameters
-    account = {} if ask["mechanism"] == "ANONYMOUS" else {"user": "ann", "password": "secret"}
+    user, password = (None, None) if ask["mechanism"] == "ANONYMOUS" else ("ann", "secret")
     await net["laptop"].attempt_tunnel(
         "broker",
         transport=ask["transport"],
+        user=user,
+        password=password,
         mechanism=ask["mechanism"],
         initial_rto_s=ask["initial_rto_s"],
         min_rto_s=ask["initial_rto_s"],
-        **account,
     )
 
 

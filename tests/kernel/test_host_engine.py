@@ -198,7 +198,7 @@ def test_a_launcher_killed_before_the_first_process_could_ask_for_its_death_sign
     before = Surroundings.now()
     for _ in range(10):
         run = start()
-        wait_for(partial(run.member, "first"), "the first process")
+        wait_for(partial(run.has_begun, "first"), "the first process")
         first = run.member("first")
         assert first is not None
         os.kill(first, signal.SIGSTOP)
@@ -217,7 +217,7 @@ def test_killing_a_process_of_a_real_run_leaves_nothing(role: str, start: Callab
     before = Surroundings.now()
     for step in range(5):
         run = start(caller=("-m", "lab", "run", "home_nat", "--set", "delay_ms=0", "--on", "host", "--out"))
-        wait_for(lambda run=run: run.has_begun(role), f"the {role}")
+        wait_for(partial(run.has_begun, role), f"the {role}")
         time.sleep(step * 0.08)  # not a wait: the moment of the kill is what is tried
         pid = run.member(role)
         if pid is not None:
