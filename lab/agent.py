@@ -106,12 +106,16 @@ def main(argv: list[str], *, builder: Builder | None = None) -> int:
         return EXIT_FAILED
     except OSError as exc:
         if not _is_of_the_disk(exc):
+            result["error"] = _unexpected(exc)
             raise
         result["error"] = describe_error(_disk_error(run_dir, exc))
         return EXIT_FAILED
     except KeyboardInterrupt:
         result.update(status="interrupted", error={"type": "Interrupted", "message": "interrupted"})
         return EXIT_FAILED
+    except BaseException as exc:  # a scenario that calls sys.exit, too: not without a word
+        result["error"] = _unexpected(exc)
+        raise
     finally:
         result["agent_s"] = time.monotonic() - began
         with contextlib.suppress(OSError):  # the disk is full: whoever started the agent finds the journal
@@ -323,6 +327,10 @@ async def _shell(job: Job, run_dir: Path) -> int:
             return await hand_over(lab, str(job.shell["node"]), [str(word) for word in job.shell["argv"]])
         finally:
             await lab.stop()
+
+
+def _unexpected(exc: BaseException) -> dict[str, Any]:
+    return {"type": type(exc).__name__, "message": f"the agent was ended by {type(exc).__name__}: {exc}"}
 
 
 def describe_error(exc: LabError) -> dict[str, Any]:
