@@ -166,6 +166,11 @@ class LabNode:
             raise UsageError(f"{other.name} has no IPv{family} address to reach it at")
         return address
 
+    def _plain_family(self, to: str | LabNode) -> int | None:
+        """IPv4 where both ends have it; None for an address, which says it itself."""
+        other = to if isinstance(to, LabNode) else next((node for node in self.lab if node.name == to), None)
+        return None if other is None else 4 if self.ipv4 and other.ipv4 else 6
+
     async def wait_for_ipv6(self, timeout_s: float = 10.0) -> str:
         """Wait until the node has made itself an address from a router advertisement (RFC 4862); return it."""
         from lab.actors.advertise import global_address
@@ -406,7 +411,7 @@ class LabNode:
         rng = self.lab.rng(f"{self.name}/explain/{len(self.lab.records)}")
         try:
             kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism)
-            destination = ip_address(self._address_of(to, kind.version or (4 if self.ipv4 else None)))
+            destination = ip_address(self._address_of(to, kind.version or self._plain_family(to)))
             source = self.ipv4 if destination.version == 4 else self.ipv6
             if source is None:
                 raise UsageError(f"{self.name} has no IPv{destination.version} address to send from")

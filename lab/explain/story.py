@@ -348,13 +348,18 @@ class _Join:
         arrived_at: set[tuple[str, str]] = set()
         for seen in self.said:
             node, text = seen.at.node, say_answer(seen.header)
-            if seen.at.iface not in self.boxes[node].peers:
-                continue
+            carrier = seen.header.icmp is None and seen.header.src.version != self.probe.header.src.version
+            if carrier:
+                continue  # what brings the answer through a tunnel: the answer itself is seen at the tunnel's ends
             if not seen.at.outgoing:
                 arrived_at.add((node, text))
                 if node == self.probe.sender:
                     found = {key: reached or key[1] == text for key, reached in found.items()}
-            elif (node, text) not in arrived_at and text not in [said for _, said in found]:
+            elif (
+                seen.at.iface in self.boxes[node].peers
+                and (node, text) not in arrived_at
+                and text not in [said for _, said in found]
+            ):
                 found[node, text] = False
         return [Answer(node, text, reached) for (node, text), reached in found.items()]
 
