@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lab.rules.firewall import PolicyName
     from lab.run import Run, run
     from lab.scenario import Lab
+    from lab.sweep import Sweep, sweep
     from lab.topology.network import Network
 
 __version__: Final = "0.1.0"
@@ -24,10 +25,12 @@ _WHERE: Final = {
     "Network": "lab.topology.network",
     "PolicyName": "lab.rules.firewall",
     "Run": "lab.run",
+    "Sweep": "lab.sweep",
     "run": "lab.run",
+    "sweep": "lab.sweep",
 }
 
-__all__ = ["Lab", "Network", "PolicyName", "Run", "run"]
+__all__ = ["Lab", "Network", "PolicyName", "Run", "Sweep", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

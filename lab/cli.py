@@ -258,13 +258,13 @@ def _print_nodes(plan: Plan) -> None:
     _print_table(("node", "kind", "interface", "to", "addresses"), rows)
 
 
-def _parameters(settings: Sequence[str] | None) -> dict[str, str]:
+def _parameters(settings: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
     """What `--set KEY=VALUE` said; the last one of a key counts."""
     values = {}
     for setting in settings or ():
         key, equals, value = setting.partition("=")
         if not key or not equals:
-            raise UsageError(f"--set {setting}: write KEY=VALUE, for example --set delay_ms=50")
+            raise UsageError(f"{option} {setting}: write KEY=VALUE, for example {option} delay_ms=50")
         values[key] = value
     return values
 
@@ -299,9 +299,7 @@ def run(
     wall_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Of the clock on the wall, for the whole run.")
     ] = None,
-    verify: Annotated[
-        bool, typer.Option(help="Measure impaired links and classify NATs before the scenario.")
-    ] = True,
+    verify: Annotated[bool, typer.Option(help="Measure impaired links and classify NATs before the scenario.")] = True,
     as_json: Json = False,
 ) -> int:
     """Build a topology, run its scenario, check the outcome.
@@ -364,6 +362,79 @@ def nat(
     else:
         _print_table(("property", "asked", "found", "same", "why"), rows_of(found))
     return EXIT_FAILED if found["wrong"] else EXIT_DONE
+
+
+@_verb("lab sweep setup_time --vary delay_ms=5,20,80 --vary transport=udp,tcp --trials 5 --out setup.parquet")
+def sweep(
+    name: Name,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table, a Parquet file; goes on with one it began.")],
+    vary: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=A,B,C", help="Vary a parameter over values; may be repeated.")
+    ] = None,
+    settings: Set = None,
+    trials: Annotated[int, typer.Option(min=1, help="How often to repeat each cell, in one boot.")] = 10,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sweep; each cell's is derived from it.")] = None,
+    on: Annotated[str, typer.Option(help="The kernel to run on: virtual or host.")] = "virtual",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time [default: one for each CPU].")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, whose workers run the cells.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only the cells with this value; may be repeated.")
+    ] = None,
+    paired: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Give cells that differ only in this parameter the same seed."),
+    ] = None,
+    capture: Annotated[bool, typer.Option("--capture", help="Record packets and ask the topology's check.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells with failed trials again.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run a topology over a grid of parameters, into one table.
+
+    What was done is kept: the same command goes on where it was interrupted.  pandas.read_parquet(FILE) reads the
+    table.  Exit status 1 when a trial failed; the table has its row, with the reason.
+    """
+    from lab import stats
+    from lab.sweep import sweep as run_sweep
+
+    values = {key: value.split(",") for key, value in _parameters(vary, "--vary").items()}
+    done = run_sweep(
+        name,
+        values,
+        trials=trials,
+        seed=seed,
+        on=on,
+        out=out,
+        scheduler=scheduler,
+        jobs=jobs,
+        parameters=_parameters(settings),
+        paired=paired or (),
+        only=_parameters(only, "--only"),
+        capture=capture,
+        retry_failed=retry_failed,
+    )
+    failures = done.failures.drop_duplicates(["cell", "trial"])
+    found = stats.summary(done) if "setup_s" in done.table else None
+    if as_json:
+        rows = [] if found is None else json.loads(found.to_json(orient="records"))
+        again = {cell: done.rerun(cell) for cell in failures["cell"].unique()}
+        _print_json({"path": str(out), "facts": done.facts, "summary": rows, "failed": again})
+    else:
+        if found is not None:
+            _print_table(
+                list(found.columns), [[_figure(value) for value in row] for row in found.itertuples(index=False)]
+            )
+            print()
+        print(done)
+        for _, row in failures.drop_duplicates("cell").iterrows():
+            print(f"failed: {row['reason']}\n  again, with captures: {done.rerun(row['cell'])}")
+        print(f"table in {out}")
+    return EXIT_DONE if failures.empty else EXIT_FAILED
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 @_verb("lab replay runs/home_nat-20260101-120000")

@@ -30,6 +30,7 @@ from lab.sources import error_in_file, explain_assertion
 
 if TYPE_CHECKING:
     from lab.detect import Report
+    from lab.tables import Tables
 
 if TYPE_CHECKING:
     from lab.ladder.picture import Picture
@@ -74,6 +75,28 @@ class Run:
     def message(self) -> str:
         """Why the status is not ok; empty when it is."""
         return str(self.facts.get("message", ""))
+
+    @property
+    def trial_status(self) -> str:
+        """How the trial ended: ok, error or interrupted."""
+        return str(self._trial.get("status", self.status))
+
+    @property
+    def trial_message(self) -> str:
+        """Why the trial did not end well; empty when it did."""
+        return str(self._trial.get("error", {}).get("message", ""))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether times hold what else the machine did: true of all but virtual time."""
+        return bool(self.facts["engine"] != "virtual" or self.facts["kernel"].get("real_time"))
+
+    @property
+    def tables(self) -> Tables:
+        """What all trials recorded, as pandas tables: `run.tables.setups`, `.phases`, `.packets` ..."""
+        from lab.tables import Tables
+
+        return Tables(self)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -210,6 +233,12 @@ class Run:
         from lab.summary import summarise
 
         return summarise(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the drawing, the verdict and what happened."""
+        from lab.html import run_html
+
+        return run_html(self)
 
 
 def _last(found: Sequence[_R], otherwise: str) -> _R:

@@ -29,7 +29,23 @@ from lab.errors import (
 )
 from lab.replay import Difference, Replay
 
-VERBS: Final = ("check", "list", "show", "run", "nat", "shell", "replay", "ladder", "detect", "explain", "demo", "kernel", "broker", "client")
+VERBS: Final = (
+    "check",
+    "list",
+    "show",
+    "run",
+    "sweep",
+    "nat",
+    "shell",
+    "replay",
+    "ladder",
+    "detect",
+    "explain",
+    "demo",
+    "kernel",
+    "broker",
+    "client",
+)
 
 Capture = pytest.CaptureFixture[str]
 

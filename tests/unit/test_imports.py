@@ -27,7 +27,11 @@ LAYERS: Final = (
     ("lab.agent",),
     ("lab.engines",),
     ("lab.why",),
-    ("lab.nat", "lab.run", "lab.summary", "lab.replay", "lab.ladder"),
+    (
+        *("lab.nat", "lab.run", "lab.summary", "lab.replay", "lab.ladder"),
+        *("lab.measure", "lab.packets", "lab.tables", "lab.html"),
+        *("lab.grid", "lab.cell", "lab.store", "lab.sweep", "lab.stats", "lab.plots"),
+    ),
     ("lab.demo", "lab.mncli"),
     ("lab.cli", "lab.mn"),
     ("lab.__main__",),

@@ -1,195 +1,118 @@
-"""Accounts and leases: who may log in, and which prefix is whose."""
+"""A sweep's table on disk: whole cells or none, in the order of the grid, whatever happened in between."""
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterator
-from ipaddress import IPv6Network
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lab.actors.store import Lease, Store
-from lab.errors import TunnelRefused, UsageError
-from lab.tsp import digest_ha1
+from lab.errors import UsageError
+from lab.store import Store, load
 
-POOL = IPv6Network("2001:db8:f000::/36")
+FACTS = {"topology": "home_nat", "cells": {"a": {}, "b": {}, "c": {}}}
 
 
-_opened: list[Store] = []
+def rows(key: str, value: Any) -> list[dict[str, Any]]:
+    return [{"cell": key, "trial": trial, "status": "ok", "value": value, "code": None} for trial in range(2)]
 
 
-@pytest.fixture(autouse=True)
-def _closed_afterwards() -> Iterator[None]:
-    yield
-    while _opened:
-        _opened.pop().close()
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "table.parquet"
 
 
-def store(pool: str | IPv6Network = POOL, seed: int = 0, path: str | Path = ":memory:") -> Store:
-    made = Store(IPv6Network(pool), rng=random.Random(seed), path=path)
-    _opened.append(made)
-    return made
+def filled(path: Path, *keys: str) -> Store:
+    store = Store(path)
+    store.begin(FACTS)
+    for key in keys:
+        store.add(key, rows(key, 1.5))
+    return store
 
 
-def overlap(leases: list[Lease]) -> bool:
-    networks = sorted(network for lease in leases for network in lease.networks)
-    return any(a.overlaps(b) for a, b in itertools.pairwise(networks))
+def test_a_finished_table_is_one_file_in_the_order_of_the_grid(path: Path) -> None:
+    store = filled(path, "c", "a", "b")
+    store.finish(FACTS, ["a", "b", "c"])
+    store.close()
+    table = pd.read_parquet(path)
+    assert list(table["cell"]) == ["a", "a", "b", "b", "c", "c"]
+    assert [file.name for file in path.parent.iterdir()] == ["table.parquet"]
+    assert load(path)[0] == FACTS
 
 
-def test_the_account_holds_a_hash_and_never_the_password(tmp_path: Path) -> None:
-    with_file = store(path=tmp_path / "broker.db")
-    with_file.add_user("ann", "open sesame")
-    assert with_file.credentials("ann") == digest_ha1("ann", "lab", "open sesame")
-    assert with_file.credentials("bob") is None
-    with_file.close()
-    assert not any(b"open sesame" in file.read_bytes() for file in tmp_path.iterdir())
+def test_the_order_in_which_cells_end_makes_no_difference(tmp_path: Path) -> None:
+    for name, order in (("one", "abc"), ("two", "cba")):
+        store = filled(tmp_path / name, *order)
+        store.finish(FACTS, ["a", "b", "c"])
+        store.close()
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_a_password_can_be_changed_and_an_account_removed() -> None:
-    accounts = store()
-    accounts.add_user("ann", "one")
-    accounts.add_user("ann", "two")
-    assert accounts.credentials("ann") == digest_ha1("ann", "lab", "two")
-    assert accounts.users() == ("ann",)
-    assert accounts.remove_user("ann")
-    assert not accounts.remove_user("ann")
-    assert accounts.credentials("ann") is None
+def test_an_unfinished_table_can_be_read_and_gone_on_with(path: Path) -> None:
+    filled(path, "b").close()
+    facts, table = load(path)
+    assert (facts["topology"], table.column("cell").to_pylist()) == ("home_nat", ["b", "b"])
+    store = Store(path)
+    assert store.facts == FACTS
+    assert store.cells() == {"b"}
+    store.close()
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "a\nb"])
-def test_a_user_name_that_digest_md5_cannot_carry_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="no user name"):
-        store().add_user(name, "secret")
+def test_a_half_written_cell_does_not_count(path: Path) -> None:
+    store = filled(path, "a")
+    (store.parts / ".b.parquet.1234").write_bytes(b"PAR1 and then the power failed")
+    store.close()
+    assert Store(path).cells() == {"a"}
 
 
-def test_a_user_keeps_the_same_prefixes_over_a_restart(tmp_path: Path) -> None:
-    first = store(path=tmp_path / "broker.db", seed=1)
-    first.add_user("ann", "secret")
-    lease = first.lease("ann", 56)
-    first.release(lease)
-    first.close()
-    again = store(path=tmp_path / "broker.db", seed=2)
-    assert again.lease("ann", 56) == lease
-    assert again.lease("ann").link == lease.link
+def test_a_kill_between_the_whole_file_and_the_removal_of_its_parts_repeats_nothing(path: Path) -> None:
+    store = filled(path, "a", "b")
+    parts = {file.name: file.read_bytes() for file in store.parts.iterdir()}
+    store.finish(FACTS, ["a", "b"])
+    store.close()
+    store.parts.mkdir()
+    for name, content in parts.items():
+        (store.parts / name).write_bytes(content)
+    assert load(path)[1].column("cell").to_pylist() == ["a", "a", "b", "b"]
+
+
+def test_a_column_may_be_empty_in_one_cell_and_numbers_in_another(path: Path) -> None:
+    store = filled(path, "a")
+    store.add("b", rows("b", None))
+    store.add("c", rows("c", 3))
+    table = store.table(["a", "b", "c"]).to_pandas()
+    assert list(table["value"].fillna(-1)) == [1.5, 1.5, -1, -1, 3, 3]
+    store.close()
+
+
+def test_cells_that_are_to_be_run_again_do_not_count(path: Path) -> None:
+    store = filled(path, "a", "b")
+    store.finish(FACTS, ["a", "b"])
+    store.close()
+    again = Store(path)
+    again.begin(FACTS)
+    again.forget(["a"])
+    assert again.cells() == {"b"}
+    again.add("a", rows("a", 7.0))
+    assert again.table(["a", "b"]).column("value").to_pylist() == [7.0, 7.0, 1.5, 1.5]
     again.close()
 
 
-def test_an_anonymous_lease_is_another_one_each_time_and_is_given_back() -> None:
-    leases = store()
-    one, two = leases.lease(None), leases.lease(None)
-    assert one.link != two.link
-    small = store("2001:db8::/62")  # the broker's own /64 and three more
-    held = [small.lease(None) for _ in range(3)]
-    with pytest.raises(TunnelRefused, match="no free /64") as refusal:
-        small.lease(None)
-    assert refusal.value.code == 301
-    small.release(held[1])
-    assert small.lease(None).link == held[1].link
+def test_one_process_at_a_time_fills_a_table(path: Path) -> None:
+    store = filled(path)
+    with pytest.raises(UsageError, match="another process is filling"):
+        Store(path)
+    store.close()
+    Store(path).close()
 
 
-def test_anonymous_leases_are_scattered_over_the_pool() -> None:
-    leases = store()
-    numbers = sorted((int(leases.lease(None).link.network_address) - int(POOL[0])) >> 64 for _ in range(64))
-    gaps = [b - a for a, b in itertools.pairwise(numbers)]
-    assert min(gaps) > 1
-    assert numbers[-1] - numbers[0] > 2**26
-
-
-def test_the_same_seed_gives_the_same_leases_and_another_seed_others() -> None:
-    assert store(seed=7).lease(None) == store(seed=7).lease(None)
-    assert store(seed=7).lease(None) != store(seed=8).lease(None)
-
-
-def test_anonymous_leases_of_a_dead_process_are_free_again(tmp_path: Path) -> None:
-    first = store("2001:db8::/62", path=tmp_path / "broker.db")
-    for _ in range(3):
-        first.lease(None)
-    first.close()
-    second = store("2001:db8::/62", path=tmp_path / "broker.db")
-    assert second.lease(None).link.subnet_of(IPv6Network("2001:db8::/62"))
-    second.close()
-
-
-@pytest.mark.parametrize("length", [0, 36, 40, 47, 65, 128])
-def test_a_length_that_is_never_given_is_507_and_says_what_is(length: int) -> None:
-    with pytest.raises(TunnelRefused, match=r"gives /48 to /64") as refusal:
-        store().lease("ann", length)
-    assert refusal.value.code == 507
-
-
-def test_a_small_pool_gives_only_prefixes_smaller_than_itself() -> None:
-    with pytest.raises(TunnelRefused, match=r"gives /57 to /64"):
-        store("2001:db8::/56").lease("ann", 56)
-
-
-def test_a_refused_lease_leaves_nothing_behind() -> None:
-    small = store("2001:db8::/61")  # room for one /62 beside the broker's half
-    small.lease(None, 62)
-    for _ in range(8):
-        with pytest.raises(TunnelRefused):
-            small.lease(None, 62)
-    assert {small.lease(None).link for _ in range(2)} <= set(IPv6Network("2001:db8::/61").subnets(new_prefix=64))
-
-
-def test_asking_for_another_length_gives_the_old_prefix_back() -> None:
-    small = store("2001:db8::/61")
-    link = small.lease("ann", 62).link
-    longer = small.lease("ann", 63)
-    assert longer.link == link
-    assert longer.routed is not None
-    assert longer.routed.prefixlen == 63
-
-
-def test_another_pool_in_the_configuration_moves_the_users(tmp_path: Path) -> None:
-    old = store(path=tmp_path / "broker.db")
-    old.lease("ann")
-    old.close()
-    new = store("2001:db8:a000::/36", path=tmp_path / "broker.db")
-    assert new.lease("ann").link.subnet_of(IPv6Network("2001:db8:a000::/36"))
-    new.close()
-
-
-def test_the_brokers_own_64_is_never_given_out() -> None:
-    tiny = store("2001:db8::/62")
-    assert all(tiny.server_address not in tiny.lease(None).link for _ in range(3))
-
-
-def test_the_client_is_the_first_address_of_its_link() -> None:
-    lease = store().lease(None)
-    assert lease.address == lease.link[1]
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(st.tuples(st.sampled_from(["ann", "bob", None]), st.sampled_from([None, 58, 60, 64])), max_size=30),
-    st.randoms(use_true_random=False),
-)
-def test_leases_in_force_never_overlap(wishes: list[tuple[str | None, int | None]], rng: random.Random) -> None:
-    leases = Store(IPv6Network("2001:db8::/56"), rng=rng)
-    held: dict[object, Lease] = {}
-    for number, (user, length) in enumerate(wishes):
-        try:
-            lease = leases.lease(user, length)
-        except TunnelRefused:
-            continue
-        held[user or number] = lease
-        assert not overlap(list(held.values()))
-        if user is None and rng.random() < 0.5:
-            leases.release(held.pop(number))
-    leases.close()
-
-
-@pytest.mark.parametrize("pool", ["2001:db8::/63", "2001:db8::/64", "2001:db8::/128"])
-def test_a_pool_without_room_is_refused(pool: str) -> None:
-    with pytest.raises(UsageError, match="too small"):
-        store(pool)
-
-
-def test_a_file_that_is_no_database_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "broker.db").write_text("not a database, certainly " * 40)
-    with pytest.raises(UsageError, match=r"cannot use .*broker\.db"):
-        store(path=tmp_path / "broker.db")
+def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
+    path.write_text("a letter\n")
+    with pytest.raises(UsageError, match="no Parquet file"):
+        Store(path)
+    pd.DataFrame({"cell": ["x"]}).to_parquet(path)
+    store = Store(path)
+    with pytest.raises(UsageError, match="something else than a sweep"):
+        _ = store.facts
+    store.close()
