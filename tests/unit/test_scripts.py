@@ -121,6 +121,26 @@ def test_without_apt_get_what_needs_no_network_goes_on(checkout: Path, tools: Pa
     assert "install -y --no-install-recommends nftables" in done.stderr
 
 
+def test_notebook_opens_jupyterlab_where_the_notebooks_are(checkout: Path, tools: Path, tmp_path: Path) -> None:
+    place = tmp_path / "venv"
+    (place / "bin").mkdir(parents=True)
+    stand_in(place / "bin" / "jupyter-lab", 'echo "$PYTHONPATH" "$@"')
+    with (checkout / "scripts" / "environment.sh").open("a") as file:
+        file.write(f'packages_for() {{ missing=(); }}\nuse_environment() {{ echo "$1"; venv="{place}"; }}\n')
+    done = subprocess.run(
+        [str(checkout / "scripts" / "lab"), "notebook", "--no-browser"],
+        env={"PATH": str(tools)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    extras, called = done.stdout.splitlines()
+    assert extras == "notebook+jupyterlab"
+    assert called.startswith(f"{checkout} --notebook-dir={checkout}/notebooks ")
+    assert called.endswith("--no-browser")
+
+
 def without_nft(
     checkout: Path, tools: Path, tmp_path: Path, script: str, verb: str
 ) -> subprocess.CompletedProcess[str]:
