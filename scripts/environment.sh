@@ -113,7 +113,8 @@ make_environment() {
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)["project"]
-print("\n".join(project["dependencies"] + project["optional-dependencies"].get(sys.argv[2], [])))
+wanted = [project["optional-dependencies"].get(extra, []) for extra in sys.argv[2].split("+")]
+print("\n".join(sum(wanted, project["dependencies"])))
 PYTHON
     )
     ((${#requirements[@]})) || return 1
@@ -128,7 +129,8 @@ PYTHON
     done
 }
 
-# use_environment EXTRAS  Sets `venv` to a complete environment; EXTRAS is run or test (which has all of run).
+# use_environment EXTRAS  Sets `venv` to a complete environment; EXTRAS is run, or extras of pyproject.toml joined by +
+# (which have all of run).
 use_environment() {
     local key base bases=()
     extras=$1
