@@ -35,7 +35,7 @@ async def observe(plan: Plan, namespaces: Mapping[str, Namespace], probe: Probe)
             except OSError as exc:
                 error = _why(exc)
             await watch.quiet(_QUIET_S + 2 * _delays_s(plan.steps))
-    began = watch.sightings[0].at_ns if watch.sightings else 0
+    began = min((seen.at_ns for seen in watch.sightings), default=0)
     return Evidence(
         probe=probe,
         boxes=tuple(_box(node) for node in plan.nodes),

@@ -30,6 +30,7 @@ class Sighting:
     """A packet on an interface."""
 
     at_s: float
+    """For people: packets of one node are kept in their order, which these times may not be in."""
     node: str
     iface: str
     outgoing: bool

@@ -343,25 +343,21 @@ class _Join:
     # ------------------------------------------------------------------ answers
 
     def _answers(self) -> list[Answer]:
-        """Who answered the probe, each said once; the first is the one that came first."""
-        found: dict[tuple[str, str], bool] = {}
-        arrived_at: set[tuple[str, str]] = set()
+        """Who answered the probe, each said once.  Whoever sends what did not come in to him is who says it."""
+        came: set[tuple[str, str]] = set()
+        left: dict[tuple[str, str], None] = {}
         for seen in self.said:
-            node, text = seen.at.node, say_answer(seen.header)
+            key = (seen.at.node, say_answer(seen.header))
             carrier = seen.header.icmp is None and seen.header.src.version != self.probe.header.src.version
             if carrier:
                 continue  # what brings the answer through a tunnel: the answer itself is seen at the tunnel's ends
             if not seen.at.outgoing:
-                arrived_at.add((node, text))
-                if node == self.probe.sender:
-                    found = {key: reached or key[1] == text for key, reached in found.items()}
-            elif (
-                seen.at.iface in self.boxes[node].peers
-                and (node, text) not in arrived_at
-                and text not in [said for _, said in found]
-            ):
-                found[node, text] = False
-        return [Answer(node, text, reached) for (node, text), reached in found.items()]
+                came.add(key)
+            elif seen.at.iface in self.boxes[seen.at.node].peers:
+                left[key] = None
+        return [
+            Answer(node, text, (self.probe.sender, text) in came) for node, text in left if (node, text) not in came
+        ]
 
 
 def _is_of(flow: Flow, header: Header) -> bool:

@@ -50,7 +50,10 @@ class Seen:
     """A packet that passed an interface, from its IP header on."""
 
     at_ns: int
-    """By the kernel's clock, nanoseconds since 1970."""
+    """By the kernel's clock, nanoseconds since 1970; of the first packets, when they were read.
+
+    The kernel begins to take times a while after it was asked to, so they do not give the order of packets.
+    """
     node: str
     iface: str
     outgoing: bool
@@ -152,7 +155,7 @@ class Watch:
         self._matches = matches
         self._is_wanted = is_wanted
         self.sightings: list[Seen] = []
-        """Every packet, wanted or not, in order of time once the watch is over."""
+        """Every packet, wanted or not; those of one node in their order."""
         self.traces: dict[str, str] = {}
         """The text of nft's trace, by node; nodes without rules are absent."""
         self.flows: dict[str, str] = {}
@@ -187,7 +190,6 @@ class Watch:
     ) -> None:
         for tap in self._taps:
             tap.take()
-        self.sightings.sort(key=lambda seen: seen.at_ns)
         self.traces = {monitor.ns.name: monitor.text() for monitor in self._monitors}
         self.flows = {name: text for name, ns in self._namespaces.items() if (text := flows(ns))}
         await self._close()
