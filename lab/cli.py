@@ -485,6 +485,22 @@ def ladder(
     return EXIT_DONE
 
 
+@_verb("lab report runs/home_nat-20260101-120000")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file [default: RUN_DIR/report.html].")] = None,
+) -> int:
+    """Tell a run in one HTML file: topology, ladders, phases, tables, how to run it again.
+
+    The file needs nothing else, and can be sent to somebody.
+    """
+    from lab.report import write
+    from lab.run import Run
+
+    print(write(Run.load(folder), out))
+    return EXIT_DONE
+
+
 @_verb("lab detect runs/home_nat-20260101-120000/laptop-eth0.pcap")
 def detect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A capture: pcap or pcapng.")],

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 KERNEL_TESTS_NEED: Final = ("namespaces", "veth")
 """What every test marked `kernel` needs."""
 
-SUBSTITUTED: Final = frozenset({"netem", "sit", "tun"})
-"""Features that kernels in the field lack and the lab has another way for: --require-kernel does not ask for them."""
+SUBSTITUTED: Final = frozenset({"netem", "sit", "tun", "program chromium"})
+"""What --require-kernel does not ask for: features that kernels in the field lack and the lab has another way for, and
+a browser."""
 
 FAILED: Final = Path(__file__).parent.parent / "build" / "failed"
 """Where the run folders of failed tests are kept."""

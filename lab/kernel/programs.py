@@ -10,6 +10,7 @@ from lab.errors import MissingFeature
 
 PACKAGES: Final = {
     "arping": "arping",
+    "chromium": "chromium",
     "curl": "curl",
     "dig": "bind9-dnsutils",
     "ip": "iproute2",

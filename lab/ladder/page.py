@@ -242,7 +242,7 @@ class _Layout:
     def _free(self, t_ns: int, y: float) -> float:
         """The first height from `y` on where the texts of a time overlap nothing; those of one time are stacked."""
         placed: list[_Placed] = []
-        for text in self.texts.get(t_ns, ()):
+        for text in sorted(self.texts.get(t_ns, ()), key=lambda text: text.size == "label"):
             while any(_overlap(text.box(0.0), other.box(0.0)) for other in placed):
                 text.shift -= ROW
             placed.append(text)

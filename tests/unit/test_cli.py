@@ -39,6 +39,7 @@ VERBS: Final = (
     "shell",
     "replay",
     "ladder",
+    "report",
     "detect",
     "explain",
     "demo",

@@ -1,0 +1,102 @@
+"""The report in a real browser: no error, every part drawn, readable on a telephone, in the light and in the dark."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.report import to_html
+from tests.unit.test_ladder import behind_a_nat
+
+pytestmark = pytest.mark.needs("program chromium")
+
+OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
+    "--disable-component-update --disable-extensions --no-first-run --hide-scrollbars --enable-logging=stderr "
+    "--virtual-time-budget=4000"
+).split()
+
+MEASURE = """
+const frame = document.querySelector("iframe");
+frame.addEventListener("load", () => {
+  const page = frame.contentDocument, view = frame.contentWindow, root = page.documentElement;
+  const ladder = page.querySelector(".viewer svg"), message = ladder.querySelector(".message");
+  const before = ladder.getBoundingClientRect().width;
+  page.querySelector('[data-zoom="1.25"]').click();
+  const after = ladder.getBoundingClientRect().width;
+  message.dispatchEvent(new PointerEvent("pointerenter"));
+  const colour = (what) => view.getComputedStyle(what);
+  const found = {
+    ready: root.dataset.ready, wide: root.scrollWidth, room: root.clientWidth, grew: after / before,
+    messages: ladder.querySelectorAll(".message").length, told: page.querySelector(".told").textContent,
+    nodes: page.querySelectorAll('.drawing [id^="node-"]').length, tables: page.querySelectorAll("table").length,
+    phases: page.querySelector(".phases").getBoundingClientRect().width,
+    ink: colour(page.body).color, paper: colour(page.body).backgroundColor,
+    ladder_ink: colour(ladder.querySelector("text")).fill,
+    label: ladder.querySelector(".message text").getBoundingClientRect().height,
+    broken: [...ladder.querySelectorAll("text")].filter((one) => one.getBoundingClientRect().width === 0).length,
+  };
+  document.title = "measured";
+  const out = document.createElement("pre");
+  out.id = "found";
+  out.textContent = JSON.stringify(found);
+  document.body.append(out);
+});
+"""
+
+
+def look(tmp_path: Path, width: int, *more: str) -> dict[str, Any]:
+    """What a browser makes of a report in a frame so many pixels wide; fails when its console has anything to say."""
+    report = to_html(behind_a_nat(tmp_path))
+    frame = f'<iframe style="border:0;width:{width}px;height:700px" srcdoc="{html.escape(report)}"></iframe>'
+    page = tmp_path / "page.html"
+    page.write_text(f'<!doctype html><meta charset="utf-8"><body>{frame}<script>{MEASURE}</script></body>')
+    chromium = shutil.which("chromium")
+    assert chromium is not None
+    command = [chromium, *OPTIONS, *more, f"--user-data-dir={tmp_path}/profile", "--window-size=1300,800"]
+    done = subprocess.run(
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=50, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert said == []
+    match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match is not None, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(html.unescape(match[1]))
+    return found
+
+
+def lightness(colour: str) -> float:
+    """Of "rgb(r, g, b)": 0 black, 1 white."""
+    return sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / (3 * 255)
+
+
+def test_every_part_is_there_and_the_ladder_can_be_zoomed_and_pointed_at(tmp_path: Path) -> None:
+    found = look(tmp_path, 1200)
+    assert found["ready"] == "yes"
+    assert (found["messages"], found["nodes"], found["broken"]) == (4, 5, 0)
+    assert found["tables"] >= 2
+    assert found["phases"] > 500
+    assert found["grew"] == pytest.approx(1.25, abs=0.01)
+    assert "VERSION=2.0.0" in found["told"]
+    assert found["wide"] <= found["room"]
+    assert lightness(found["ink"]) < 0.3 < 0.9 < lightness(found["paper"])
+
+
+def test_a_telephone_scrolls_down_and_not_sideways(tmp_path: Path) -> None:
+    found = look(tmp_path, 360)
+    assert found["room"] == 360
+    assert found["wide"] <= 360
+    assert found["label"] >= 9  # pixels: a label that can be read
+
+
+def test_in_the_dark_text_is_light_on_dark(tmp_path: Path) -> None:
+    found = look(tmp_path, 900, "--blink-settings=preferredColorScheme=0")
+    assert lightness(found["paper"]) < 0.2 < 0.8 < lightness(found["ink"])
+    assert lightness(found["ladder_ink"]) > 0.6
