@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What follows belongs to the command on the node, whether a node is named or not.
         at = arguments.index("--")
         arguments, command = arguments[:at], arguments[at + 1 :]
+    elif arguments[:1] == ["mn"] and arguments[1:] not in (["--help"], []):
+        arguments, command = arguments[:1], arguments[1:]  # Mininet's own
     _look_in_sbin()
     try:
         app(arguments, prog_name="lab", obj=command)
@@ -164,16 +166,21 @@ def check(as_json: Json = False) -> int:
     Exit status 3 when something is missing that no network can be built without.
     """
     from lab.engines import uml
+    from lab.kernel import leftovers
     from lab.kernel.caps import probe
 
     capabilities, kernel = list(probe()), uml.find()
+    left = leftovers.find()
     usable = all(capability.ok for capability in capabilities if capability.name in ESSENTIAL)
     if as_json:
         features = [
             {"name": c.name, "ok": c.ok, "essential": c.name in ESSENTIAL, "detail": c.detail, "instead": c.instead}
             for c in capabilities
         ]
-        _print_json({"usable": usable, "features": features, "virtual_kernel": None if kernel is None else kernel.key})
+        _print_json(
+            {"usable": usable, "features": features, "virtual_kernel": None if kernel is None else kernel.key}
+            | {"left_by_mininet": [dataclasses.asdict(thing) for thing in left]}
+        )
     else:
         rows = [
             (c.name, "yes" if c.ok else "NO" if c.name in ESSENTIAL else "no", c.detail if c.ok else _way_out(c))
@@ -185,6 +192,9 @@ def check(as_json: Json = False) -> int:
         )
         have = "not built; build it with: scripts/lab kernel build" if kernel is None else f"Linux {kernel.source}"
         print(f"Virtual kernel, with all of it and exact delays: {have}")
+        if left:
+            print("\nA Mininet that was killed has left:")
+            _print_table(("what", "remove it, as root, with"), [(thing.what, thing.remove) for thing in left])
     return EXIT_DONE if usable else EXIT_MISSING
 
 
@@ -612,6 +622,18 @@ def shell(
     from lab.run import shell as open_shell
 
     return open_shell(name, node, _parameters(settings), context.obj or None)
+
+
+@_verb("lab mn --topo tsp,home_nat,delay_ms=0 --test tsp")
+def mn(context: typer.Context) -> int:
+    """Run Mininet's mn, or a Mininet script, in namespaces of its own.
+
+    The arguments are those of mn, to which lab/mn.py adds every topology, a test and commands; or a .py file and its
+    arguments.  Needs no root where the system allows user namespaces.  The exit status is the program's.
+    """
+    from lab.engines.mininet import run_program
+
+    return run_program(context.obj or [])
 
 
 @_verb("lab demo")

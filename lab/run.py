@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lab.tables import Tables
 
 if TYPE_CHECKING:
+    from lab.engines.choice import Engine
     from lab.ladder.picture import Picture
 
 Progress = Callable[[str], None]
@@ -250,7 +251,7 @@ def _last(found: Sequence[_R], otherwise: str) -> _R:
 def run(
     name: str,
     *,
-    on: str = "auto",
+    on: str | Engine = "auto",
     seed: int | None = None,
     trials: int = 1,
     out: Path | str | None = None,
@@ -272,7 +273,7 @@ def run(
     check is not asked.  A trial that fails ends the run, unless `keep_going`.  `timeout_s` bounds each scenario
     in the lab's time (default: what the topology says, else 600 s), `wall_timeout_s` the whole run by the wall clock;
     they differ in virtual time, which may pass quickly, or not at all.  Without `verify` nothing is measured before the
-    first scenario, neither links nor NATs.
+    first scenario, neither links nor NATs.  `on` may be an engine itself.
 
     Raises UsageError and TopologyError for what cannot be built, MissingFeature for what this kernel cannot do, both
     before anything is made, and RunFailed when the kernel or the agent broke down.
@@ -291,7 +292,10 @@ def run(
     plan = make_plan(catalog.build_network(topology, values))
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     timeout_s = topology.timeout_s if timeout_s is None else timeout_s
-    engine = choose(on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, say=say)
+    if isinstance(on, str):
+        engine = choose(on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, say=say)
+    else:
+        engine = on
     capabilities = engine.capabilities()
     if wall_timeout_s is None:
         wall_timeout_s = engine.patience_s(timeout_s * trials, trials)

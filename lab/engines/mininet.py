@@ -7,10 +7,14 @@ network is built by Mininet's own classes (`lab.mininet.plans`).
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import lab
 from lab.engines import host
-from lab.errors import MissingFeature
+from lab.errors import MissingFeature, UsageError
 from lab.kernel import stock_mininet
 from lab.kernel.caps import Capabilities, probe
 from lab.topology.plan import Plan, Shape
@@ -35,6 +39,23 @@ class MininetEngine:
         job = folder / "job.json"
         job.write_text(json.dumps({**json.loads(job.read_text()), "builder": "mininet"}))
         return host.run_agent(folder, timeout_s=wall_timeout_s)
+
+
+def run_program(arguments: Sequence[str]) -> int:
+    """Run `mn` with `arguments` and the lab's topologies, or the Mininet script they begin with; its exit status.
+
+    It has this terminal, and namespaces that end with it.  Raises MissingFeature.
+    """
+    stock_mininet.require()
+    words = list(arguments)
+    if not words or not words[0].endswith(".py"):
+        program = shutil.which("mn")
+        if program is None:
+            raise MissingFeature("the program mn", instead=stock_mininet.HOW_TO_INSTALL)
+        words = [program, "--custom", str(Path(lab.__file__).parent / "mn.py"), *words]
+    elif not Path(words[0]).is_file():
+        raise UsageError(f"there is no file {words[0]}")
+    return host.launch([sys.executable, "-P", "-m", "lab.mininet", *words], Path.cwd(), True, None)
 
 
 def require(plan: Plan) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 from lab.errors import MissingFeature
 
 _DEBIAN: Final = "/usr/lib/python3/dist-packages"
-_INSTALL: Final = "apt-get install --no-install-recommends mininet"
+HOW_TO_INSTALL: Final = "install it: apt-get install --no-install-recommends mininet"
 
 
 def lacking() -> str | None:
@@ -35,7 +35,7 @@ def lacking() -> str | None:
 def require() -> None:
     """Raise MissingFeature, with the way out, where Mininet cannot be used."""
     if (what := lacking()) is not None:
-        way = "install the Python package setuptools" if what.startswith("distutils") else f"install it: {_INSTALL}"
+        way = "install the Python package setuptools" if what.startswith("distutils") else HOW_TO_INSTALL
         raise MissingFeature(what, instead=way)
 
 

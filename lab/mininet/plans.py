@@ -114,9 +114,9 @@ def _of_end(shape: Shape | None, mtu: int) -> dict[str, Any]:
     if shape.rate_mbit:
         found["bw"] = shape.rate_mbit
     if shape.delay_ms:
-        found["delay"] = f"{shape.delay_ms:.6f}ms"
+        found["delay"] = f"{shape.delay_ms:g}ms"
     if shape.jitter_ms:
-        found["jitter"] = f"{shape.jitter_ms:.6f}ms"
+        found["jitter"] = f"{shape.jitter_ms:g}ms"
     if shape.loss_pct:
         found["loss"] = shape.loss_pct
     return found

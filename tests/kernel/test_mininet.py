@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from lab.errors import MissingFeature
+from lab.kernel import leftovers
 from lab.kernel.caps import Capabilities
 from lab.run import Run, run
 from lab.topology import catalog
@@ -201,3 +202,141 @@ def test_a_link_that_ignores_its_parameters_is_an_error(tmp_path: Path) -> None:
 def test_a_parameter_that_stock_mininet_leaves_out_is_an_error(wrong: str, tmp_path: Path) -> None:
     told = script(IMPAIRED.format(link="CheckedLink", parameters=wrong), tmp_path)
     assert told.startswith("UsageError a a-eth0: " + wrong.replace('"', "").split("=")[0]) or "is no time" in told
+
+
+def mn(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Mininet's own program with lab/mn.py, run where it cannot touch the machine's network or /tmp."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "lab", "mn", *arguments],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def topo(name: str, kind: str = "tsp") -> str:
+    settings = "".join(f",{key}={value}" for key, value in undelayed(name).items())
+    return (f"tsp,{name}" if kind == "tsp" else name) + settings
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mn_runs_the_test_of_every_topology(name: str, tmp_path: Path) -> None:
+    done = mn(tmp_path, "--topo", topo(name), "--test", "tsp")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "result: ok" in done.stdout + done.stderr  # where Mininet prints
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert Run.load(folder).status == "ok"
+    assert any(folder.glob("*.pcap"))
+
+
+def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
+    commands = """
+        laptop ping -c 2 server
+        tunnel laptop up
+        tunnel laptop show
+        laptop ping -c 2 server
+        server ip -brief address
+        counters broker
+        tunnel laptop down
+        policy firewall reject_udp_3653
+        policy firewall
+        tunnel laptop up transport=udp tunnel=v6udpv4
+        counters firewall
+        policy firewall reject_everything
+        explain laptop broker udp=3653
+        tunnel server up
+        impairments
+        pingall
+    """
+    (tmp_path / "commands").write_text("\n".join(line.strip() for line in commands.strip().splitlines()) + "\n")
+    done = mn(tmp_path, "--topo", topo("firewall_3653", "own"), "-v", "output", "--test", "none", "--post", "commands")
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert "laptop and server have no address family in common" in told
+    assert re.search(r"laptop: v6v4 over udp in .* ms, 2001:db8:f", told)
+    assert re.search(r"tunnel up, 2001:db8:f", told)
+    assert re.search(r"2 packets transmitted, 2 received", told)
+    assert re.search(r"^eth0\S* +UP +2001:db8:", told, re.MULTILINE)
+    assert re.search(r"firewall: reject_udp_3653", told)
+    assert re.search(r"laptop: unreachable after", told)
+    assert re.search(r"^reject_udp_3653 +[1-9]", told, re.MULTILINE)
+    assert "there is no firewall policy 'reject_everything'" in told
+    assert "'server' is no client; there is laptop" in told
+    assert re.search(r"^.*UDP.*3653.*$", told, re.MULTILINE)
+    assert "no link was asked" in told
+    assert re.search(r"server -> broker - - -|server -> broker", told)
+
+
+def test_mn_says_so_when_it_cannot(tmp_path: Path) -> None:
+    done = mn(tmp_path, "--topo", "tsp,home_nut", "--test", "tsp")
+    assert done.returncode == 1
+    assert "home_nut" in done.stdout + done.stderr
+
+
+def test_a_network_of_stock_mininet_has_bridges_without_brctl(tmp_path: Path) -> None:
+    ask = "exec 3<>/dev/udp/10.0.0.2/9; until ip neigh show 10.0.0.2 | grep REACHABLE; do echo hi >&3; sleep 0.1; done"
+    commands = tmp_path / "commands"
+    commands.write_text(f"h1 timeout 20 bash -c '{ask}'\nsh ip -brief link\n")
+    done = mn(tmp_path, "--topo", "linear,2", "-v", "output", "--test", "none", "--post", "commands")
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert re.search(r"dev h1-eth0 lladdr \S+ REACHABLE", told)
+    assert not re.search(r"^(s1|s2|br0)", told, re.MULTILINE), "a switch is in no network but its own"
+
+
+KILLED: Final = """
+from mininet.net import Mininet
+net = Mininet(controller=None)
+h1, h2, s1 = net.addHost("h1"), net.addHost("h2"), net.addHost("s1", inNamespace=False, ip=None)
+net.addLink(h1, s1)
+net.start()
+left = h1.popen("sleep 300")
+h2.cmd("nohup sleep 301 > /dev/null 2>&1 &")
+print("up", flush=True)
+left.wait()
+"""
+
+
+def test_what_a_killed_stock_mininet_left_is_named_and_removed(tmp_path: Path) -> None:
+    file = tmp_path / "stock.py"
+    file.write_text("import lab.mininet, mininet.net\nmininet.net.Mininet.inited = True\n" + KILLED)
+    before = {thing.remove for thing in leftovers.find()}
+    running = subprocess.Popen(
+        [sys.executable, "-P", str(file)],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"up\n"
+        assert {thing.remove for thing in leftovers.find()} == before, "a Mininet that runs is no leftover"
+    finally:
+        running.kill()
+        running.communicate()
+
+    def left() -> list[leftovers.Leftover]:
+        return [thing for thing in leftovers.find() if thing.remove not in before]
+
+    def known() -> bool:
+        return {thing.what.partition(" on ")[2] or thing.what for thing in left()} == {
+            "h1: sleep 300",
+            "a node that is gone: sleep 301",
+            "interface s1-eth0",
+        }
+
+    until(known, "all that was left, and nothing else")
+    for thing in sorted(left(), key=lambda thing: thing.remove.startswith("ip")):
+        subprocess.run(thing.remove.split(), check=False)  # a link goes with its other end
+    until(lambda: not left(), "its removal")
+
+
+def test_a_switch_that_was_left_is_named_and_removed() -> None:
+    subprocess.run("ip link add s77 type bridge".split(), check=True)
+    (thing,) = [thing for thing in leftovers.find() if "s77" in thing.what]
+    subprocess.run(thing.remove.split(), check=True)
+    assert not [thing for thing in leftovers.find() if "s77" in thing.what]

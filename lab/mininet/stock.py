@@ -1,0 +1,7 @@
+"""Names of stock Mininet for modules outside this package, which has found it by the time this is imported."""
+
+from mininet.cli import CLI
+from mininet.log import error, output
+from mininet.net import Mininet
+
+__all__ = ["CLI", "Mininet", "error", "output"]

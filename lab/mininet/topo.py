@@ -1,0 +1,44 @@
+"""Every topology of the lab as a Mininet Topo: `--topo tsp,home_nat` or, from Python, `TspTopo("home_nat")`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mininet.topo import Topo
+
+from lab.mininet.links import CheckedLink
+from lab.mininet.plans import PlanNode, link_parameters, steps_of
+from lab.mininet.switches import LinuxBridge, default_switch
+from lab.topology import catalog
+from lab.topology.plan import Plan
+from lab.topology.planner import make_plan
+
+
+class PlanTopo(Topo):
+    """The network of a plan.  Its brokers run from the moment the network is built, unless `serve` is false."""
+
+    plan: Plan
+
+    def build(self, plan: Plan, serve: bool = True) -> None:
+        self.plan = plan
+        switch = default_switch()
+        for number, node in enumerate(plan.nodes, start=1):
+            if node.kind == "switch":
+                self.addSwitch(node.name, cls=switch, dpid=f"{number:x}")
+            else:
+                self.addHost(node.name, cls=PlanNode, plan=node, steps=steps_of(plan, node.name), serve=serve)
+        for step, parameters in link_parameters(plan):
+            if switch is not LinuxBridge:  # its ports are in the machine's own network, next to those of others
+                for end, node_name in (("intfName1", step.a), ("intfName2", step.b)):
+                    if self.isSwitch(node_name):
+                        parameters[end] = f"{node_name[:11]}-{parameters[end]}"
+            self.addLink(step.a, step.b, cls=CheckedLink, **parameters)
+
+
+class TspTopo(PlanTopo):
+    """A topology of the lab by name or file, with its parameters: `TspTopo("home_nat", delay_ms=0)`."""
+
+    def build(self, name: str = "home_nat", serve: bool = True, **parameters: Any) -> None:  # type: ignore[override]
+        self.topology = catalog.load(name)
+        self.parameters = catalog.bind_parameters(self.topology, {key: str(value) for key, value in parameters.items()})
+        super().build(make_plan(catalog.build_network(self.topology, self.parameters)), serve)

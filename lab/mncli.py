@@ -1,0 +1,323 @@
+"""What `mn --custom lab/mn.py` has beyond Mininet: a network that is checked, commands, and `--test tsp`.
+
+tunnel laptop up user=ann password=secret      tunnel laptop show      tunnel laptop down
+policy firewall drop_3653                      policy                  counters firewall
+explain laptop broker udp=3653                 impairments             laptop ping -c 3 server
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from lab.errors import LabError, UsageError
+from lab.kernel.build import Fabric
+from lab.kernel.caps import Capabilities, probe
+from lab.mininet.base import LabHost
+from lab.mininet.links import check_links, namespace_of
+from lab.mininet.plans import PlanNode, wait_until_ready
+from lab.mininet.running import running
+from lab.mininet.stock import CLI, Mininet, error, output
+from lab.mininet.topo import PlanTopo, TspTopo
+from lab.topology.plan import Plan
+
+
+class LabNet(Mininet):
+    """A Mininet network that, when it is of the lab's nodes, is ready and measured once `start` is back."""
+
+    current: LabNet | None = None
+
+    def __init__(self, topo: Any = None, **options: Any) -> None:
+        if isinstance(topo, PlanTopo):
+            options.update(controller=None)
+        if not _is_root_of_the_machine():
+            Mininet.inited = True  # it would try to raise limits of the machine, which are not this user's to raise
+        LabNet.current = self
+        super().__init__(topo=topo, **options)
+
+    def start(self) -> None:
+        """Start, wait until every link carries packets, and measure what was impaired.  Raises LabError."""
+        super().start()
+        if not isinstance(self.topo, PlanTopo):
+            return
+        wait_until_ready(self.topo.plan, self.fabric())
+        lab = running().lab
+        lab.plan = self.topo.plan  # type: ignore[attr-defined,unused-ignore]
+        for node in self.hosts:
+            if isinstance(node, LabHost):
+                _ = node.member
+        check_links(self)
+
+    def fabric(self) -> Fabric:
+        """Handles on the namespaces of all nodes that have one."""
+        fabric = Fabric()
+        for node in [*self.hosts, *self.switches]:
+            if node.inNamespace:
+                fabric.add(namespace_of(node))
+        return fabric
+
+    def stop(self) -> None:
+        """Stop brokers and tunnels, then everything."""
+        LabNet.current = None
+        super().stop()
+
+
+def _is_root_of_the_machine() -> bool:
+    """Whether this process is root, and not merely of a user namespace."""
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def cleanup() -> None:
+    """Stop the network and end with exit status 1: `mn` calls this after an error, and would end with 0.
+
+    It takes the place of Mininet's own, which kills by name and deletes everybody's /tmp/*.log; `mn -c` is that.
+    """
+    if "-c" in sys.argv or "--clean" in sys.argv:
+        import_module("mininet.clean").cleanup()
+        return
+    if LabNet.current is not None:
+        with suppress(AttributeError, LabError):  # of a network that was not made wholly
+            LabNet.current.stop()
+    sys.exit(1)
+
+
+def tsp(net: Any) -> None:
+    """`--test tsp`: the topology's own scenario and check, recorded in a run folder; exit status 1 if it fails."""
+    from lab.run import run
+
+    if not isinstance(net.topo, TspTopo):
+        raise UsageError("--test tsp needs a topology of the lab, as in --topo tsp,home_nat")
+    brokers = [node for node in net.hosts if isinstance(node, PlanNode) and node.kind == "broker"]
+    for node in net.hosts:
+        if isinstance(node, LabHost):
+            node.stop_programs()  # the scenario starts its own
+    logging_before = logging.root.handlers[:], logging.root.level
+    try:
+        done = run(str(net.topo.topology.path), on=_Present(net), parameters=net.topo.parameters)
+    finally:
+        logging.root.handlers[:], logging.root.level = logging_before
+        for broker in brokers:
+            broker.serve()
+    output("\n".join(done.summary()) + "\n")
+    if done.status != "ok":
+        net.stop()
+        sys.exit(1)
+
+
+class _Lent(Fabric):
+    """Namespaces of a network that stays when the agent is done with it."""
+
+
+class _Present:
+    """An engine for `lab.run.run`: the network that `mn` has up."""
+
+    name = "mininet"
+    repeatable = False
+
+    def __init__(self, net: LabNet) -> None:
+        self._net = net
+
+    def capabilities(self) -> Capabilities:
+        return probe()
+
+    def facts(self) -> dict[str, object]:
+        from lab.kernel.stock_mininet import version
+
+        return {"mininet": version()}
+
+    def patience_s(self, scenarios_s: float, trials: int) -> float:
+        return scenarios_s + 60
+
+    def run(self, folder: Path, *, wall_timeout_s: float) -> int:
+        from lab import agent
+
+        def present(plan: Plan) -> Fabric:
+            return self._net.fabric()
+
+        return agent.main([str(folder)], builder=present)
+
+
+def _told(command: Callable[[LabCLI, list[str]], None]) -> Callable[[LabCLI, str], None]:
+    """A command of the CLI that takes words, and whose errors are told in a line."""
+
+    def run(self: LabCLI, line: str) -> None:
+        try:
+            command(self, shlex.split(line))
+        except (LabError, ValueError) as exc:
+            error(f"*** {exc}\n")
+
+    run.__doc__ = command.__doc__
+    return run
+
+
+class LabCLI(CLI):
+    """Mininet's command line with the lab's commands."""
+
+    def default(self, line: str) -> Any:
+        """A command on a node; other nodes' names become addresses that this node can use, IPv6 where both have it."""
+        words = line.split()
+        node = self.mn.nameToNode.get(words[0]) if words else None
+        if not isinstance(node, LabHost) or len(words) < 2:
+            return super().default(line)
+        try:
+            words[1:] = [self._address(node, word) for word in words[1:]]
+            if words[1] == "ping" and shutil.which("ping") is None:
+                return self._ping(node, words[2:])
+        except LabError as exc:
+            error(f"*** {exc}\n")
+            return None
+        # Names are addresses by now; an address is no name.
+        return super().default(" ".join(words))
+
+    def _address(self, node: LabHost, word: str) -> str:
+        other = self.mn.nameToNode.get(word)
+        if not isinstance(other, LabHost) or other is node:
+            return word
+        here, there = node.member, other.member
+        for ours, theirs in ((here.ipv6, there.ipv6), (here.ipv4, there.ipv4)):
+            if ours and theirs:
+                return theirs
+        raise UsageError(
+            f"{node.name} and {other.name} have no address family in common; does a tunnel help: tunnel {node.name} up"
+        )
+
+    def _ping(self, node: LabHost, words: list[str]) -> None:
+        """In the place of the program ping where that is not installed: -c COUNT and -s SIZE are understood."""
+        count, size, target = 3, 104, None
+        rest = iter(words)
+        for word in rest:
+            if word == "-c":
+                count = int(next(rest, "3"))
+            elif word == "-s":
+                size = int(next(rest, "56")) + 48
+            elif not word.startswith("-"):
+                target = word
+        if target is None:
+            raise UsageError("ping needs a node or an address")
+        record = running().do(node.member.ping(target, count=count, size=size))
+        for rtt_s in record.rtts_s:
+            output(f"{record.size} bytes from {record.address}: time={rtt_s * 1000:.2f} ms\n")
+        output(f"{record.sent} packets transmitted, {record.received} received (the lab's own ping)\n")
+
+    @_told
+    def do_tunnel(self, words: list[str]) -> None:
+        """tunnel NODE up [broker=NAME] [user=NAME password=WORD] [tunnel=v6udpv4] [transport=tcp] | down | show"""
+        from lab.results import describe_setup
+
+        if len(words) < 2 or words[1] not in ("up", "down", "show"):
+            raise UsageError("tunnel NODE up [KEY=VALUE ...], tunnel NODE down or tunnel NODE show")
+        node = self._of_the_lab(words[0], "client")
+        if words[1] == "down":
+            running().do(node.member.disconnect_tunnel())
+        elif words[1] == "up":
+            options = _options(words[2:])
+            broker = self._of_the_lab(str(options.pop("broker", None) or self._broker()), "broker")
+            record = running().do(node.member.attempt_tunnel(broker.member, **options))
+            output(f"{node.name}: {describe_setup(record)}\n")
+            return
+        address = node.member.ipv6
+        output(f"{node.name}: {'no tunnel' if address is None else f'tunnel up, {address}'}\n")
+        if words[1] == "show" and address is not None:
+            output(node.pexec("ip -6 -brief address show dev tsp0")[0] + node.pexec("ip -6 route show dev tsp0")[0])
+
+    @_told
+    def do_policy(self, words: list[str]) -> None:
+        """policy FIREWALL NAME, as in policy firewall drop_3653; policy alone lists the names"""
+        from lab.rules.firewall import POLICIES
+
+        if not words:
+            output("".join(f"{name:<24} {policy.text}\n" for name, policy in POLICIES.items()))
+            return
+        node = self._of_the_lab(words[0], "firewall")
+        if len(words) == 1:
+            output(f"{node.name}: {node.member.policy}\n")
+        elif isinstance(node, PlanNode):
+            running().do(node.member.set_policy(words[1]))
+        else:
+            node.set_policy(words[1])
+
+    @_told
+    def do_counters(self, words: list[str]) -> None:
+        """counters NODE: packets that the rules of a NAT or firewall, or a broker, counted"""
+        node = self._of_the_lab(words[0] if words else "", None)
+        if node.kind == "broker":
+            found: Mapping[str, int] = node.member.broker_counters()
+        else:
+            found = {name: packets for name, (packets, _) in node.member.counters().items()}
+        output("".join(f"{name:<24} {count}\n" for name, count in found.items()))
+
+    @_told
+    def do_explain(self, words: list[str]) -> None:
+        """explain NODE TO udp=3653 | tcp=3653 | proto=41 | icmp=1: sends one packet and tells what became of it"""
+        if len(words) < 3:
+            raise UsageError("explain NODE TO and one of udp=PORT, tcp=PORT, proto=NUMBER, icmp=1, mechanism=NAME")
+        node = self._of_the_lab(words[0], None)
+        explain = getattr(node.member, "explain", None)
+        if explain is None:
+            raise UsageError("this version of the lab cannot explain packets")
+        record = running().do(explain(words[1], **_options(words[2:])))
+        output("\n".join(record.told) + "\n")
+
+    def do_pingall(self, line: str) -> None:
+        """pingall: every node of the lab pings every other, over IPv6 where both have it; - where no address fits"""
+        nodes = [node for node in self.mn.hosts if isinstance(node, LabHost)]
+        if len(nodes) != len(self.mn.hosts):
+            super().do_pingall(line)
+            return
+        sent = received = 0
+        for node in nodes:
+            told = []
+            for other in (one for one in nodes if one is not node):
+                try:
+                    address = self._address(node, other.name)
+                except UsageError:
+                    told.append("-")
+                    continue
+                record = running().do(node.member.ping(address, count=1, timeout_s=0.5))
+                sent, received = sent + 1, received + record.received
+                told.append(other.name if record.received else "X")
+            output(f"{node.name} -> {' '.join(told)}\n")
+        output(f"*** Results: {received} of {sent} answered\n")
+
+    @_told
+    def do_impairments(self, _words: list[str]) -> None:
+        """impairments: measures what every impaired link does"""
+        rows = check_links(self.mn)
+        for row in rows:
+            output(f"{row['direction']}: asked {row['requested']}, does {row['achieved']}\n")
+        if not rows:
+            output("no link was asked to delay, lose or limit anything\n")
+
+    def _of_the_lab(self, name: str, kind: str | None) -> LabHost:
+        node = self.mn.nameToNode.get(name)
+        fitting = [n.name for n in self.mn.hosts if isinstance(n, LabHost) and kind in (None, n.kind)]
+        if not isinstance(node, LabHost) or node.name not in fitting:
+            raise UsageError(f"{name!r} is no {kind or 'node of the lab'}; there is {', '.join(fitting) or 'none'}")
+        return node
+
+    def _broker(self) -> str:
+        found = [n.name for n in self.mn.hosts if isinstance(n, LabHost) and n.kind == "broker"]
+        if len(found) != 1:
+            raise UsageError(f"say which broker: broker={' or broker='.join(found)}" if found else "there is no broker")
+        return str(found[0])
+
+
+_NUMBERS: Final = frozenset({"udp", "tcp", "proto", "prefix_length", "mtu", "keepalive_interval_s", "source_port"})
+
+
+def _options(words: list[str]) -> dict[str, Any]:
+    """KEY=VALUE words; the numbers among them as numbers."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"{word}: write KEY=VALUE")
+        found[key] = int(value) if key in _NUMBERS else bool(int(value)) if key == "icmp" else value
+    return found
