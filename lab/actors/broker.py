@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import socket
 import sqlite3
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 128
 _HOUSEKEEPING_S: Final = 1.0
+"""How late something may be ended."""
 _OPENINGS: Final = (b"VERSION", b"ECHO REQUEST")
 
 
@@ -208,6 +210,7 @@ class TunnelBroker:
         if not self._limiter.allow(source[0], now):
             self.counters["rate_limited"] += 1
             return
+        self._plan_housekeeping(now)
         link = self._links.get(source)
         opening = datagram[HEADER_LENGTH:].lstrip(b" \t\r\n\0")[:16].upper().startswith(_OPENINGS)
         if link is None or (link.session.closed and opening):
@@ -238,6 +241,7 @@ class TunnelBroker:
         if not self._limiter.allow(source[0], now):
             self.counters["rate_limited"] += 1
             return None
+        self._plan_housekeeping(now)
         if len(self._tcp_links) >= limits.connections or self._connections[source[0]] >= limits.connections_per_ipv4:
             self.counters["connections_refused"] += 1
             return None
@@ -456,10 +460,9 @@ class TunnelBroker:
     # ------------------------------------------------------------------ time passing
 
     def _keep_house(self) -> None:
-        """Once a second: end what is too slow, too quiet or too old."""
-        loop = asyncio.get_running_loop()
-        self._housekeeper = loop.call_later(_HOUSEKEEPING_S, self._keep_house)
-        now = loop.time()
+        """End what is too slow, too quiet or too old."""
+        self._housekeeper = None
+        now = asyncio.get_running_loop().time()
         limits = self.settings.limits
         self._limiter.sweep(now)
         for tunnel in list(self._up):
@@ -477,6 +480,25 @@ class TunnelBroker:
             if now - tcp.since > patience_s:
                 self.counters["setups_expired"] += tcp.tunnel is None
                 tcp.abort()
+        self._plan_housekeeping(now)
+
+    def _plan_housekeeping(self, now: float) -> None:
+        """Have the house kept in a second while there are set-ups, else when a tunnel may have to end, else not.
+
+        Called again for every new set-up.  A broker whose tunnels are up costs no processor time while they are silent.
+        """
+        if self._setups or self._tcp_links or len(self._limiter):
+            at = now + _HOUSEKEEPING_S
+        elif self._up:
+            ends = (min(t.expires_at, t.last_heard + (t.idle_s or math.inf)) for t in self._up)
+            at = max(min(ends), now) + _HOUSEKEEPING_S
+        else:
+            return
+        if self._housekeeper is not None:
+            if self._housekeeper.when() <= at:
+                return
+            self._housekeeper.cancel()
+        self._housekeeper = asyncio.get_running_loop().call_at(at, self._keep_house)
 
 
 def describe(tunnel: Tunnel) -> dict[str, Any]:
