@@ -34,6 +34,11 @@ class Keepalive:
         self._next_echo = now + self._draw()
         self._late_at: float | None = None
 
+    @property
+    def next_echo(self) -> float | None:
+        """When the next echo is to be sent; None once the tunnel is dead."""
+        return None if self.dead else self._next_echo
+
     def timer(self) -> float | None:
         """When `handle_timer` is due; None once the tunnel is dead."""
         if self.dead:

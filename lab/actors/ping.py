@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
@@ -138,11 +138,13 @@ async def ping(
     size: int = 104,
     interval_s: float = 0.05,
     timeout_s: float = 2.0,
+    before: Callable[[], Awaitable[object]] | None = None,
     source: IPv4Address | IPv6Address | None = None,
     rng: random.Random | None = None,
 ) -> PingReport:
     """Send `count` echo requests, `interval_s` apart, and wait for the replies until `timeout_s` after the last.
 
+    With `before`, that is awaited before each request, and there is no interval.
     Raises UsageError when `size` does not fit the headers, or for a `count` below 1.  A request the kernel refuses (no
     route, too big) counts as sent and unanswered, and its reason is in the report.
     """
@@ -167,14 +169,16 @@ async def ping(
     echo = EchoSocket(namespace, target, on_reply, source=source, identifier=identifier)
     try:
         for sequence in range(count):
+            if before is not None:
+                await before()
+            elif sequence:
+                await asyncio.sleep(interval_s)
             sent_at[sequence] = loop.time()
             try:
                 echo.send(sequence, size)
             except OSError as exc:
                 del sent_at[sequence]
                 errors.append(_explain(exc, size))
-            if sequence + 1 < count:
-                await asyncio.sleep(interval_s)
         deadline = loop.time() + timeout_s
         while len(rtts) < len(sent_at) and loop.time() < deadline:
             arrived.clear()
