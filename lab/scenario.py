@@ -273,6 +273,20 @@ class LabNode:
             await self._tunnel.close()
             self._tunnel = None
 
+    async def until_keepalive(self, margin_s: float = 0.1) -> None:
+        """Wait until `margin_s` before the tunnel's next keepalive: the end of the longest silence it will have.
+
+        Returns at once when there is no tunnel, or none that is alive.
+        """
+        keepalive = None if self._tunnel is None else self._tunnel.keepalive
+        loop = asyncio.get_running_loop()
+        due = None if keepalive is None else keepalive.next_echo
+        if due is not None and due - margin_s <= loop.time():  # too late for this one
+            await asyncio.sleep(due + margin_s - loop.time())
+            due = None if keepalive is None else keepalive.next_echo
+        if due is not None:
+            await asyncio.sleep(due - margin_s - loop.time())
+
     async def _announce(self, prefix: IPv6Network | None, lan: str) -> None:
         from lab.actors.advertise import Advertiser
 
@@ -336,14 +350,26 @@ class LabNode:
         size: int = 104,
         interval_s: float = 0.05,
         timeout_s: float = 2.0,
+        before: Callable[[], Awaitable[object]] | None = None,
         family: int | None = None,
     ) -> PingRecord:
-        """Send `count` echo requests, each an IP packet of `size` bytes, to a node or an address."""
+        """Send `count` echo requests, each an IP packet of `size` bytes, to a node or an address.
+
+        They go out every `interval_s`, or whenever `before`, called before each, has returned.
+        """
         from lab.actors.ping import ping
 
         address = self._address_of(to, family)
         at = self.lab.now()
-        report = await ping(self.namespace, address, count=count, size=size, interval_s=interval_s, timeout_s=timeout_s)
+        report = await ping(
+            self.namespace,
+            address,
+            count=count,
+            size=size,
+            interval_s=interval_s,
+            timeout_s=timeout_s,
+            before=before,
+        )
         record = PingRecord(
             node=self.name,
             at_s=at,
