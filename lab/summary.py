@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from lab.results import (
     CommandRecord,

@@ -230,6 +230,28 @@ class Tables:
         return _table(rows, ("trial", "link", "direction", "quantity", "requested", "achieved"))
 
     @property
+    def addresses(self) -> pd.DataFrame:
+        """A row for each address a client had by a tunnel: trial, node, what, address, from_s, until_s.
+
+        `what` is "IPv6", the tunnel's own, or "IPv4 at the broker", where the broker saw the client.  An address is
+        held from when its tunnel was ready to the node's next attempt or the end of the scenario.
+        """
+        rows = []
+        for view in self._run.trials:
+            setups = setup_rows(view)
+            end_s = self._run.facts["trials"][view.trial].get("scenario_s")
+            for number, row in enumerate(setups):
+                if not row["ready"]:
+                    continue
+                later = [other["at_s"] for other in setups[number + 1 :] if other["node"] == row["node"]]
+                held = {"from_s": row["at_s"] + row["total_s"], "until_s": later[0] if later else end_s}
+                for what, name in (("IPv6", "client_ipv6"), ("IPv4 at the broker", "seen_by_broker")):
+                    if row[name] is not None:
+                        told = {"trial": view.trial, "node": row["node"], "what": what, "address": row[name]}
+                        rows.append({**told, **held})
+        return _table(rows, ("trial", "node", "what", "address", "from_s", "until_s"))
+
+    @property
     def captures(self) -> pd.DataFrame:
         """A row for each capture: trial, node, iface, file, packets, dropped (by the capture, for want of room)."""
         rows = [
