@@ -28,7 +28,7 @@ LAYERS: Final = (
     ("lab.engines",),
     ("lab.why",),
     (
-        *("lab.nat", "lab.run", "lab.summary", "lab.replay", "lab.ladder", "lab.report"),
+        *("lab.nat", "lab.run", "lab.summary", "lab.replay", "lab.dissect", "lab.ladder", "lab.report"),
         *("lab.measure", "lab.packets", "lab.tables", "lab.html"),
         *("lab.grid", "lab.cell", "lab.store", "lab.sweep", "lab.stats", "lab.plots"),
     ),
