@@ -10,15 +10,14 @@ Its inside hosts have these names for options that name a host.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from lab.errors import RunFailed, TopologyError, UsageError
 from lab.rules.nat_behaviour import BehaviourError, NatBehaviour
 from lab.rules.nat_found import Classification, describe, differences
 from lab.rules.nat_presets import PRESETS
+from lab.scratch import scratch_folder
 from lab.topology.network import Network
 from lab.topology.plan import Plan
 from lab.topology.planner import make_plan
@@ -57,8 +56,7 @@ def ask(
     engine = choose(on, plan, seed=0, say=progress)
     engine.capabilities()
     timers = timers or engine.repeatable
-    with tempfile.TemporaryDirectory(prefix="lab-nat-") as name:
-        folder = Path(name)
+    with scratch_folder("nat") as folder:
         job = {
             "plan": plan.to_json(),
             "module": "",
@@ -74,9 +72,9 @@ def ask(
         try:
             result = json.loads((folder / "result.json").read_text())
         except FileNotFoundError:
-            raise RunFailed(f"the agent ended with status {status} and left no result", folder=name) from None
+            raise RunFailed(f"the agent ended with status {status} and left no result", folder=str(folder)) from None
         if result["status"] != "ok":
-            raise RunFailed(result["error"]["message"], folder=name)
+            raise RunFailed(result["error"]["message"], folder=str(folder))
     (row,) = result["nats"]
     reasons = PRESETS[preset].reasons if preset is not None else {}
     return {**row, "engine": engine.name, "reasons": {k: v for k, v in reasons.items() if k not in options}}

@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -22,6 +21,7 @@ from typing import Any, Final
 from lab.engines import bundle
 from lab.errors import UsageError
 from lab.run import Run, run
+from lab.scratch import scratch_folder
 from lab.wire import classify, read_pcap
 
 _INSIDE: Final = ("defusedxml",)
@@ -113,13 +113,13 @@ def replay(folder: Path | str, *, progress: Callable[[str], None] | None = None)
     if kept is None:
         why = "kept to real time" if facts["engine"] == "virtual" else f"was made on the {facts['engine']} kernel"
         raise UsageError(f"{first.path} {why}; only a run in virtual time (--on virtual) can be repeated exactly")
-    with tempfile.TemporaryDirectory(prefix="lab-replay-") as scratch:
+    with scratch_folder("replay") as scratch:
         again = run(
             facts["file"],
             on="virtual",
             seed=facts["seed"],
             trials=facts["trials_asked"],
-            out=Path(scratch) / "run",
+            out=scratch / "run",
             parameters=facts["parameters"],
             start_time_s=facts["kernel"]["start_time_s"],
             timeout_s=facts["timeout_s"],

@@ -26,6 +26,7 @@ import lab
 from lab import journal, wire
 from lab.errors import LabError, UsageError
 from lab.results import CommandRecord, ExplainRecord, PingRecord, Record, SetupRecord, TransferRecord, parse_record
+from lab.scratch import scratch_folder
 from lab.sources import error_in_file, explain_assertion
 
 if TYPE_CHECKING:
@@ -371,8 +372,6 @@ def run(
 
 def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequence[str] | None = None) -> int:
     """Bring a topology up and run `argv` (an interactive shell) on `node` (the first client); its exit status."""
-    import tempfile
-
     from lab.engines import host
     from lab.engines.choice import require
     from lab.kernel.caps import probe
@@ -388,7 +387,7 @@ def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequ
     if node not in names:
         raise UsageError(f"there is no node {node!r}; the nodes are {', '.join(names)}")
     require(plan, probe())
-    with tempfile.TemporaryDirectory(prefix="lab-shell-") as folder:
+    with scratch_folder("shell") as folder:
         job = {
             "plan": plan.to_json(),
             "module": str(topology.path),
@@ -396,8 +395,8 @@ def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequ
             "seed": random.SystemRandom().randrange(2**32),
             "shell": {"node": node, "argv": list(argv or [])},
         }
-        _write(Path(folder) / "job.json", job)
-        return host.run_agent(Path(folder), interactive=True)
+        _write(folder / "job.json", job)
+        return host.run_agent(folder, interactive=True)
 
 
 def _run_folder(name: str, out: Path | str | None) -> Path:

@@ -12,7 +12,6 @@ import random
 import shlex
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed, wait
@@ -26,6 +25,7 @@ from lab.cell import CellJob, Measure, Row, failed_rows, run_cell
 from lab.errors import RunFailed, UsageError
 from lab.grid import Cell, make_grid
 from lab.measure import setup_rows
+from lab.scratch import scratch_folder
 from lab.store import Store, load
 
 if TYPE_CHECKING:
@@ -358,8 +358,8 @@ def _bar(total: int, done: int, progress: bool | None) -> Any:
 
 @contextmanager
 def _opened(out: Path | str | None) -> Iterator[Store]:
-    with tempfile.TemporaryDirectory(prefix="lab-sweep-") as scratch:
-        store = Store(Path(scratch) / "table.parquet" if out is None else Path(out))
+    with scratch_folder("sweep") as scratch:
+        store = Store(scratch / "table.parquet" if out is None else Path(out))
         try:
             yield store
         finally:

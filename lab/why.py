@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from lab.explain import scenario
 from lab.explain.probe import Kind
 from lab.results import ExplainRecord, parse_record
 from lab.rules.firewall import check_policy
+from lab.scratch import scratch_folder
 
 _TIMEOUT_S: Final = 120.0
 
@@ -73,8 +72,7 @@ def explain(
         "policy": policy,
         "after": list(after),
     }
-    folder = Path(tempfile.mkdtemp(prefix="lab-explain-"))
-    try:
+    with scratch_folder("explain") as folder:
         job = {
             "plan": plan.to_json(),
             "module": str(Path(scenario.__file__)),
@@ -89,8 +87,6 @@ def explain(
         if told.get("status") != "ok":
             raise LabError(told.get("error", {}).get("message", "the agent left no result"))
         records = [parse_record(value) for trial in journal.read(folder) for value in trial["records"]]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     record = records[-1]
     assert isinstance(record, ExplainRecord)
     return record

@@ -19,7 +19,7 @@ LAB: Final = CHECKOUT / "lab"
 LAYERS: Final = (
     ("lab.errors",),
     ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.explain", "lab.generators")
-    + ("lab.journal", "lab.results", "lab.sources", "lab.wire"),
+    + ("lab.journal", "lab.results", "lab.scratch", "lab.sources", "lab.wire"),
     ("lab.draw", "lab.icons", "lab.layout"),
     ("lab.kernel",),
     ("lab.actors",),
