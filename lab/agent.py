@@ -195,8 +195,13 @@ async def _trial(
         finally:
             if lab is not None:
                 found["scenario_s"] = lab.now()
-                found["counters"] = _counters(job.plan, fabric, lab)
-                await lab.stop()
+                try:
+                    found["counters"] = _counters(job.plan, fabric, lab)
+                    await lab.stop()
+                except Exception as exc:  # noqa: BLE001 - captures and evidence are wanted all the more then
+                    log.error("%s", traceback.format_exc())
+                    if found["status"] == "ok":
+                        found.update(status="error", error=_unexpected(exc))
             for capture in captures:
                 capture.stop()
             if found["status"] == "ok" and broken.done():
@@ -304,14 +309,15 @@ def _keep_evidence(plan: Plan, fabric: Mapping[str, Namespace], folder: Path) ->
     from lab.kernel.state import snapshot
 
     seen: dict[str, Any] = {}
-    with ThreadPoolExecutor(1) as elsewhere:  # pyroute2 runs an event loop of its own
-        for node in plan.nodes:
-            try:
-                seen[node.name] = elsewhere.submit(snapshot, fabric[node.name]).result(timeout=10)
-                if node.kind in ("nat", "firewall"):
-                    seen[node.name]["rules"] = nft.list_ruleset(fabric[node.name])
-            except (OSError, LabError, TimeoutError, ImportError) as exc:
-                seen[node.name] = {"unreadable": str(exc)}
+    elsewhere = ThreadPoolExecutor(1)  # pyroute2 runs an event loop of its own
+    for node in plan.nodes:
+        try:
+            seen[node.name] = elsewhere.submit(snapshot, fabric[node.name]).result(timeout=10)
+            if node.kind in ("nat", "firewall"):
+                seen[node.name]["rules"] = nft.list_ruleset(fabric[node.name])
+        except (OSError, LabError, TimeoutError, ImportError) as exc:
+            seen[node.name] = {"unreadable": str(exc)}
+    elsewhere.shutdown(wait=False)
     _write_json(folder / "evidence.json", seen)
 
 

@@ -63,6 +63,9 @@ def main(argv: Sequence[str]) -> int:
     except EnterError as exc:
         _report(report_fd, exc)
         return EXIT_NOT_STARTED
+    except OSError as exc:
+        _report(report_fd, EnterError("start the first process", exc))
+        return EXIT_NOT_STARTED
     os.close(lifeline)
     os.close(report_fd)
     return _watch(first, watched, wakeup, terminal=terminal)

@@ -369,6 +369,8 @@ class Netlink:
                 answer = self._socket.recv(65536)
             except BlockingIOError:
                 return
+            except OSError as exc:  # ENOBUFS: more answers than the socket holds
+                raise KernelRefused(self.node, f"read the answer to: {batch[0].action}", exc.errno or 0) from exc
             for kind, flags, number, body in _messages(answer):
                 if kind == _NLMSG_ERROR:
                     code = -_s32.unpack_from(body)[0]

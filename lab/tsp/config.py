@@ -43,8 +43,8 @@ class ClientConfig:
                 raise ValueError(f"{text!r} cannot be sent as a version or a server name")
         if self.prefix_length is not None and not 1 <= self.prefix_length <= 128:
             raise ValueError("a prefix length is 1 to 128")
-        if self.keepalive_interval_s is not None and self.keepalive_interval_s < 1:
-            raise ValueError("a keepalive interval is at least 1 s")
+        if self.keepalive_interval_s is not None and not 1 <= self.keepalive_interval_s <= 86400:
+            raise ValueError("a keepalive interval is 1 s to a day (86400)")
 
     def chosen_mechanisms(self) -> tuple[Mechanism, ...]:
         """The mechanisms this client will use, best first."""
