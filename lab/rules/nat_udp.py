@@ -323,7 +323,20 @@ class _Udp:
 
 
 def _book(name: str, kind: str, timeout_s: int) -> str:
-    return f"\t{name} {{\n\t\ttype {kind}\n\t\tflags dynamic,timeout; timeout {timeout_s}s; size 65535;\n\t}}\n"
+    # The kernel allows 65535 entries.  To say so here would make it take a table of that size at once: a megabyte, to be
+    # looked through every second for what has timed out.
+    return f"\t{name} {{\n\t\ttype {kind}\n\t\tflags dynamic,timeout; timeout {timeout_s}s;\n\t}}\n"
+
+
+def _mark(number: int, port: int) -> int:
+    """The mark of a port of outside address `number`; never 0."""
+    return number << 16 | port
+
+
+def _table(name: str, kind: str, elements: list[tuple[int, int]]) -> str:
+    """A map that stays as it is."""
+    known = ", ".join(f"{key} : {value}" for key, value in elements)
+    return f"\tmap {name} {{\n\t\ttype {kind}\n\t\telements = {{ {known} }}\n\t}}\n" if elements else ""
 
 
 def lives(behaviour: NatBehaviour) -> tuple[str, ...]:
