@@ -166,7 +166,7 @@ def check(as_json: Json = False) -> int:
     Exit status 3 when something is missing that no network can be built without.
     """
     from lab.engines import uml
-    from lab.kernel import leftovers
+    from lab.kernel import leftovers, stock_mininet
     from lab.kernel.caps import probe
 
     capabilities, kernel = list(probe()), uml.find()
@@ -192,6 +192,11 @@ def check(as_json: Json = False) -> int:
         )
         have = "not built; build it with: scripts/lab kernel build" if kernel is None else f"Linux {kernel.source}"
         print(f"Virtual kernel, with all of it and exact delays: {have}")
+        lacking = stock_mininet.lacking()
+        mininet = (
+            "--on mininet and mn can be used" if lacking is None else f"lacks {lacking}; {stock_mininet.HOW_TO_INSTALL}"
+        )
+        print(f"Mininet: {mininet}")
         if left:
             print("\nA Mininet that was killed has left:")
             _print_table(("what", "remove it, as root, with"), [(thing.what, thing.remove) for thing in left])

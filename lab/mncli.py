@@ -49,7 +49,7 @@ class LabNet(Mininet):
             return
         wait_until_ready(self.topo.plan, self.fabric())
         lab = running().lab
-        lab.plan = self.topo.plan  # type: ignore[attr-defined,unused-ignore]
+        lab.plan = self.topo.plan
         for node in self.hosts:
             if isinstance(node, LabHost):
                 _ = node.member
@@ -259,10 +259,9 @@ class LabCLI(CLI):
         if len(words) < 3:
             raise UsageError("explain NODE TO and one of udp=PORT, tcp=PORT, proto=NUMBER, icmp=1, mechanism=NAME")
         node = self._of_the_lab(words[0], None)
-        explain = getattr(node.member, "explain", None)
-        if explain is None:
-            raise UsageError("this version of the lab cannot explain packets")
-        record = running().do(explain(words[1], **_options(words[2:])))
+        if not isinstance(self.mn.topo, PlanTopo):
+            raise UsageError("packets can be explained in the lab's topologies only, as in --topo tsp,home_nat")
+        record = running().do(node.member.explain(words[1], **_options(words[2:])))
         output("\n".join(record.told) + "\n")
 
     def do_pingall(self, line: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from mininet.link import Link
 from mininet.node import Node
@@ -20,6 +20,9 @@ from lab.mininet.base import LabHost
 from lab.mininet.links import CheckedLink
 from lab.mininet.switches import LinuxBridge
 from lab.topology.plan import AddBridge, AddLink, AddNode, NodePlan, Plan, SetSysctl, Shape, Step
+
+NETEM_PACKETS: Final = 20_000
+"""Packets under way in a delayed link, as on the other engines; `tc` would have 1,000 and lose the rest."""
 
 
 class PlanNode(LabHost):
@@ -119,6 +122,8 @@ def _of_end(shape: Shape | None, mtu: int) -> dict[str, Any]:
         found["jitter"] = f"{shape.jitter_ms:g}ms"
     if shape.loss_pct:
         found["loss"] = shape.loss_pct
+    if shape.needs_netem:
+        found["max_queue_size"] = NETEM_PACKETS
     return found
 
 

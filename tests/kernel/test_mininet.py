@@ -19,6 +19,7 @@ from lab.kernel import leftovers
 from lab.kernel.caps import Capabilities
 from lab.run import Run, run
 from lab.topology import catalog
+from lab.topology.plan import AddLink, Plan, Shape
 
 pytestmark = [
     pytest.mark.kernel,
@@ -30,8 +31,12 @@ CHECKOUT: Final = Path(__file__).parent.parent.parent
 NAMES: Final = [info.name for info in catalog.list_topologies()]
 
 
-def undelayed(name: str) -> dict[str, Any]:
-    return {"delay_ms": 0} if "delay_ms" in catalog.load(name).parameters else {}
+QUICK: Final = {"delay_ms": 0, "policy": "reject_3653"}
+"""Parameters for a kernel without netem, and so that nobody waits for a packet that was dropped."""
+
+
+def quick(name: str) -> dict[str, Any]:
+    return {key: value for key, value in QUICK.items() if key in catalog.load(name).parameters}
 
 
 def conclusions(done: Run) -> list[tuple[Any, ...]]:
@@ -45,8 +50,8 @@ def conclusions(done: Run) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_topology_of_mininet_comes_to_the_same_conclusions(name: str, tmp_path: Path) -> None:
-    ours = run(name, on="host", out=tmp_path / "host", parameters=undelayed(name), seed=1, capture=False)
-    theirs = run(name, on="mininet", out=tmp_path / "mininet", parameters=undelayed(name), seed=1)
+    ours = run(name, on="host", out=tmp_path / "host", parameters=quick(name), seed=1, capture=False)
+    theirs = run(name, on="mininet", out=tmp_path / "mininet", parameters=quick(name), seed=1)
     assert theirs.status == "ok", theirs.message
     assert conclusions(theirs) == conclusions(ours)
     assert theirs.facts["engine"] == "mininet"
@@ -104,6 +109,48 @@ def command_lines() -> dict[int, str]:
             except OSError:
                 continue
     return found
+
+
+SWITCHED: Final = '''"""Two clients on a switch.
+
+    ann --- switch --- nat --- broker --- server
+    bob --- switch
+"""
+from lab import Network
+
+
+def build(net: Network) -> None:
+    ann, bob, switch, nat = net.client("ann"), net.client("bob"), net.switch("switch"), net.nat("nat")
+    broker = net.broker("broker")
+    for node in (ann, bob, nat):
+        net.link(node, switch)
+    net.link(nat, broker)
+    net.link(broker, net.host("server", ipv6_only=True), rate_mbit=20)
+
+
+async def scenario(net) -> None:
+    await net["bob"].connect_tunnel("broker")
+    await net["bob"].ping("server")
+    await net["ann"].ping("bob", family=4)
+
+
+def check(run) -> None:
+    assert run.ping("bob", "server").received == 3
+    assert run.ping("ann", "bob").received == 3
+'''
+
+
+@pytest.mark.needs("tbf")
+def test_switches_and_limited_rates_are_as_on_the_host_engine(tmp_path: Path) -> None:
+    file = tmp_path / "switched.py"
+    file.write_text(SWITCHED)
+    done = run(str(file), on="mininet", out=tmp_path / "run", seed=1)
+    assert done.status == "ok", done.message
+    rows = done.facts["trials"][0]["impairments"]
+    assert [row["direction"] for row in rows] == ["broker -> server", "server -> broker"]
+    assert all(18 <= row["achieved"]["rate_mbit"] <= 22 for row in rows)
+    tested = mn(tmp_path, "--topo", f"tsp,{file}", "--test", "tsp")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 SLEEPING: Final = '''"""A lesson in patience.
@@ -219,7 +266,7 @@ def mn(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def topo(name: str, kind: str = "tsp") -> str:
-    settings = "".join(f",{key}={value}" for key, value in undelayed(name).items())
+    settings = "".join(f",{key}={value}" for key, value in quick(name).items())
     return (f"tsp,{name}" if kind == "tsp" else name) + settings
 
 
@@ -340,3 +387,33 @@ def test_a_switch_that_was_left_is_named_and_removed() -> None:
     (thing,) = [thing for thing in leftovers.find() if "s77" in thing.what]
     subprocess.run(thing.remove.split(), check=True)
     assert not [thing for thing in leftovers.find() if "s77" in thing.what]
+
+
+def impaired(**asked: float) -> Plan:
+    mac = "02:00:00:00:01:10"
+    return Plan("x", (), (AddLink("a", "eth0", 2, mac, "b", "eth0", 2, mac), Shape("a", "eth0", 2, **asked)))
+
+
+def test_a_shape_becomes_the_parameters_of_a_tclink() -> None:
+    from lab.mininet.plans import link_parameters
+
+    plan = impaired(delay_ms=20, jitter_ms=2.5, loss_pct=1, rate_mbit=10)
+    [(_, parameters)] = link_parameters(plan)
+    assert parameters["params1"] == {
+        "delay": "20ms",
+        "jitter": "2.5ms",
+        "loss": 1,
+        "bw": 10,
+        "max_queue_size": 20_000,
+    }
+    assert parameters["params2"] == {}
+
+
+@pytest.mark.parametrize("asked", ["duplicate_pct", "reorder_pct"])
+def test_what_a_tclink_cannot_do_is_an_error_before_anything_is_built(asked: str) -> None:
+    from lab.engines.mininet import require
+    from lab.mininet.plans import link_parameters
+
+    for ask in (require, lambda plan: list(link_parameters(plan))):
+        with pytest.raises(MissingFeature, match="doubled and reordered packets on Mininet's links"):
+            ask(impaired(**{asked: 1.0, "delay_ms": 5}))
