@@ -78,6 +78,21 @@ class PingRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class DatagramRecord(Record):
+    """One UDP datagram from a node, and whether it arrived."""
+
+    to: str
+    """The node whose address it was sent to."""
+    address: str
+    port: int
+    source_port: int
+    listener: str
+    """The node it was listened for at: `to`, or one behind it."""
+    seen_as: str | None = None
+    """The source that the listener saw, "192.0.2.2:5001"; None when nothing arrived."""
+
+
+@dataclass(frozen=True, slots=True)
 class TransferRecord(Record):
     """A TCP transfer, with checksums taken at both ends."""
 
@@ -135,6 +150,7 @@ class ExplainRecord(Record):
 RECORDS: Mapping[str, type[Record]] = {
     "setup": SetupRecord,
     "ping": PingRecord,
+    "datagram": DatagramRecord,
     "transfer": TransferRecord,
     "command": CommandRecord,
     "policy": PolicyRecord,

@@ -25,7 +25,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lab
 from lab import journal, wire
 from lab.errors import LabError, UsageError
-from lab.results import CommandRecord, ExplainRecord, PingRecord, Record, SetupRecord, TransferRecord, parse_record
+from lab.results import (
+    CommandRecord,
+    DatagramRecord,
+    ExplainRecord,
+    PingRecord,
+    Record,
+    SetupRecord,
+    TransferRecord,
+    parse_record,
+)
 from lab.scratch import scratch_folder
 from lab.sources import error_in_file, explain_assertion
 
@@ -163,6 +172,14 @@ class Run:
     def ping(self, node: str, to: str) -> PingRecord:
         """The last ping from `node` to `to`; UsageError when there was none."""
         return _last(self.pings(node, to), f"{node} did not ping {to} in this run")
+
+    def datagrams(self, node: str, to: str | None = None) -> list[DatagramRecord]:
+        """Every datagram that `node` sent by itself (to `to`), in order."""
+        return [record for record in self._of(DatagramRecord, node) if to in (None, record.to)]
+
+    def datagram(self, node: str, to: str) -> DatagramRecord:
+        """The last datagram from `node` to `to`; UsageError when there was none."""
+        return _last(self.datagrams(node, to), f"{node} sent no datagram to {to} in this run")
 
     def transfer(self, node: str, to: str) -> TransferRecord:
         """The last transfer from `node` to `to`; UsageError when there was none."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from lab.errors import LabError, TunnelRefused, UsageError
 from lab.results import (
     CommandRecord,
+    DatagramRecord,
     ExplainRecord,
     PingRecord,
     PolicyRecord,
@@ -32,6 +33,7 @@ from lab.topology.plan import NodePlan, Plan
 if TYPE_CHECKING:
     from lab.actors.broker import TunnelBroker
     from lab.actors.client import TunnelClient
+    from lab.actors.datagram import Port
     from lab.kernel.namespace import Namespace
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ _KIND_OF_RECORD: Final = {
     SetupRecord: "setup",
     PingRecord: "ping",
     TransferRecord: "transfer",
+    DatagramRecord: "datagram",
     CommandRecord: "command",
     PolicyRecord: "policy",
     ExplainRecord: "explain",
@@ -129,6 +132,7 @@ class LabNode:
         self._broker: TunnelBroker | None = None
         self._advertiser: Any = None
         self._slaac: str | None = None
+        self._ports: dict[int, Port] = {}
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
@@ -383,6 +387,52 @@ class LabNode:
         self.log.info("ping %s (%s): %d of %d answered", record.to, address, record.received, record.sent)
         return self.lab.record(record)
 
+    async def send_udp(
+        self,
+        to: str | LabNode,
+        port: int,
+        *,
+        source_port: int = 0,
+        listener: str | LabNode | None = None,
+        listener_port: int | None = None,
+        timeout_s: float = 1.0,
+    ) -> DatagramRecord:
+        """Send one UDP datagram over IPv4 and listen for it, on `to` or, if `to` is a NAT, on a `listener` behind it.
+
+        A port that was sent from or listened on stays open, so what is sent from it again is of the same flow.
+        `source_port` 0 is any that is free.  What has not arrived after `timeout_s` is taken for lost.
+        """
+        other = self.lab[to]
+        hearer = other if listener is None else self.lab[listener]
+        address = self._address_of(other, 4)
+        source = self._port(source_port)
+        ear = hearer._port(port if listener_port is None else listener_port)
+        at = self.lab.now()
+        token = self.lab.rng(f"{self.name}/{source.number}/{len(self.lab.records)}/{at}").randbytes(16)
+        source.send(token, (address, port))
+        seen = await ear.heard(token, timeout_s)
+        record = DatagramRecord(
+            node=self.name,
+            at_s=at,
+            to=other.name,
+            address=address,
+            port=port,
+            source_port=source.number,
+            listener=hearer.name,
+            seen_as=None if seen is None else f"{seen[0]}:{seen[1]}",
+        )
+        self.log.info("datagram from port %d to %s port %d: seen as %s", source.number, to, port, record.seen_as)
+        return self.lab.record(record)
+
+    def _port(self, number: int) -> Port:
+        from lab.actors.datagram import Port
+
+        if number == 0 or number not in self._ports:
+            port = Port(self.namespace, number)
+            self._ports[port.number] = port
+            return port
+        return self._ports[number]
+
     async def transfer(
         self, to: str | LabNode, *, size: int = 1_000_000, timeout_s: float = 60.0, family: int | None = None
     ) -> TransferRecord:
@@ -491,6 +541,9 @@ class LabNode:
     async def stop(self) -> None:
         """Stop the node's programs; safe to call twice."""
         await self.disconnect_tunnel()
+        for port in self._ports.values():
+            port.close()
+        self._ports.clear()
         if self._broker is not None:
             await self._broker.stop()
             self._broker = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
 from lab.results import (
     CommandRecord,
+    DatagramRecord,
     ExplainRecord,
     PingRecord,
     PolicyRecord,
@@ -28,11 +30,31 @@ def summarise(done: Run) -> list[str]:
     for trial in done.trials:
         if len(done.trials) > 1:
             lines.append(f"  trial {trial.trial}")
-        for record in trial.records:
-            lines += describe(record)
+        for _, same in itertools.groupby(trial.records, key=_burst):
+            lines += _describe_all(list(same))
     lines.append(f"  result: {done.status}" + (f": {done.message}" if done.message else ""))
     lines.append(f"  recorded in {done.path}")
     return lines
+
+
+_TOLD_ONE_BY_ONE: Final = 5
+
+
+def _burst(record: Record) -> object:
+    """Equal for datagrams of one kind, different for all else."""
+    if isinstance(record, DatagramRecord):
+        return record.node, record.to, record.port, record.listener
+    return id(record)
+
+
+def _describe_all(records: list[Record]) -> list[str]:
+    """The lines of some records; many datagrams of one kind are told together."""
+    first = records[0]
+    if not isinstance(first, DatagramRecord) or len(records) <= _TOLD_ONE_BY_ONE:
+        return [line for record in records for line in describe(record)]
+    seen = sum(isinstance(record, DatagramRecord) and record.seen_as is not None for record in records)
+    text = f"{len(records)} to {first.to} port {first.port}: {seen} seen"
+    return [_line(first.node, "datagrams", text)]
 
 
 def describe_nat(nat: Mapping[str, Any]) -> str:
@@ -57,6 +79,11 @@ def describe(record: Record) -> list[str]:
             rtt = f", median {median:.2f} ms" if median is not None else ""
             text = f"{record.to} ({record.address}): {record.received} of {record.sent} answered{rtt}"
             return [_line(record.node, "ping", text)]
+        case DatagramRecord():
+            seen = f"seen as {record.seen_as}" if record.seen_as else "not seen"
+            at = "" if record.listener == record.to else f" at {record.listener}"
+            text = f"from port {record.source_port} to {record.to} port {record.port}: {seen}{at}"
+            return [_line(record.node, "datagram", text)]
         case TransferRecord():
             verdict = "checksums equal" if record.intact else "DAMAGED"
             text = f"{record.size} bytes to {record.to} over TCP in {record.seconds * 1000:.0f} ms, {verdict}"

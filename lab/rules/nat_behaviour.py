@@ -77,6 +77,7 @@ class Refresh(Enum):
 FIRST_PORT: Final = 1024
 """The lowest outside port given out."""
 _MOST_ADDRESSES: Final = 64
+_SMALLEST_BLOCK: Final = 32
 
 
 class BehaviourError(ValueError):
@@ -91,8 +92,9 @@ class NatBehaviour:
     filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
     hairpinning: Hairpinning = Hairpinning.NONE
     ports: Ports = Ports.PRESERVE
+    """`make` takes RANDOM where the mapping depends on the peer: "symmetric" NATs usually do."""
     block_size: int = 1024
-    """Ports of each inside host, with ports=block."""
+    """Ports of each inside host, with ports=block; 32 at least, which finding out about the NAT takes."""
     pool: int = 1
     """Outside addresses that inside hosts share."""
     pooling: Pooling = Pooling.PAIRED
@@ -111,7 +113,7 @@ class NatBehaviour:
     """A fault to study: the box takes packets from outside for itself, and remembers them as flows of its own."""
 
     def __post_init__(self) -> None:
-        _whole(self, "block_size", 1, 65536 - FIRST_PORT)
+        _whole(self, "block_size", _SMALLEST_BLOCK, 65536 - FIRST_PORT)
         _whole(self, "pool", 1, _MOST_ADDRESSES)
         _whole(self, "udp_timeout_s", 1, 86400)
         _whole(self, "udp_stream_timeout_s", 1, 86400)
@@ -122,6 +124,8 @@ class NatBehaviour:
             )
         if self.ports is Ports.OVERLOAD:
             self._check_overload()
+        if self.ports is Ports.BLOCK and self.pooling is Pooling.ARBITRARY and self.pool > 1:
+            raise BehaviourError("ports=block gives a host ports of one address; it needs pooling=paired")
         if self.one_to_one is True and self.pool > 1:
             raise BehaviourError("pool has no users where every inside host has an address of its own (one_to_one)")
         if self.one_to_one and self.ports is Ports.BLOCK:
@@ -158,6 +162,8 @@ class NatBehaviour:
                 hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
                 raise BehaviourError(f"a NAT has no option {name!r}; {hint}")
             values[name] = _value(name, type(known[name].default), value)
+        if values.get("mapping", Mapping.ENDPOINT_INDEPENDENT) is not Mapping.ENDPOINT_INDEPENDENT:
+            values.setdefault("ports", Ports.RANDOM)
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:

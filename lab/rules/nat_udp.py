@@ -15,6 +15,10 @@ this keeps books of its own, in sets and maps that the packets themselves fill i
 Each but `granted` is kept twice: for mappings in use (_stream) and for fresh ones, whose timeout is shorter, because an
 element cannot be told to live the longer of two times.
 
+Small blocks of ports are searched for a free one, from a random start: a packet's mark goes from port to port by the
+map `next` until the set `held` does not have it.  `port_of` and `mark_of` turn one into the other, since nft tests
+and looks up marks, but not the results of other look-ups.
+
 The chain `choose` sees a flow's first packet: a known key keeps its mapping, a new one gets a port of one of the
 outside addresses.  The chain `record` sees every packet after translation and enters, or refreshes, what it shows; that
 is why any way of choosing ports will do.  Connection tracking takes a port for free when another *peer* is spoken to
@@ -44,6 +48,11 @@ from lab.rules.nat_behaviour import (
 
 SEQUENCE: Final = range(40000, 40512)
 """The ports of ports=sequential, each given once before the first is given again."""
+
+_SEARCHED_BLOCK: Final = 128
+_SEARCHED_PORTS: Final = 1024
+"""Up to which size blocks are searched, one and all of them: a ruleset must fit into one netlink message, whose size is
+limited for ordinary users.  In larger blocks connection tracking draws, and draws again for the next packet."""
 
 _KEY_TYPE: Final = {
     Mapping.ENDPOINT_INDEPENDENT: "ipv4_addr . inet_service",
@@ -176,6 +185,12 @@ class _Udp:
         self.shares = shares(behaviour, place)
         timeouts = {"stream": behaviour.udp_stream_timeout_s, "fresh": behaviour.udp_timeout_s}
         self.lives = {life: timeouts[life] for life in lives(behaviour)}
+        blocks = [block for share in self.shares for block in share.blocks]
+        self.searched = (
+            bool(blocks)
+            and behaviour.block_size <= _SEARCHED_BLOCK
+            and behaviour.block_size * len(blocks) <= _SEARCHED_PORTS
+        )
         self.gated = behaviour.refresh is Refresh.OUTBOUND
         """Whether a set of ours, and not connection tracking, says when a mapping has died."""
         self.opens = behaviour.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT
@@ -206,8 +221,25 @@ class _Udp:
                 yield _book(f"map owner_{life}", f"{_ENDPOINT} : {_ENDPOINT}", timeout_s)
             if self.permits:
                 yield _book(f"set permitted_{life}", " . ".join([_ENDPOINT, *sender]), timeout_s)
+            if self.searched:
+                yield _book(f"set held_{life}", "mark", timeout_s)
         for number in range(len(self.shares)):
             yield _book(f"set granted{number}", f"inet_service . {key}", self.nat.udp_stream_timeout_s)
+
+        if self.searched:
+            yield from self._marks()
+
+    def _marks(self) -> Iterator[str]:
+        """The ports of all blocks as marks, in a circle for each block."""
+        following: list[tuple[int, int]] = []
+        for number, share in enumerate(self.shares):
+            ports = [port for _, first, last in share.blocks for port in range(first, last + 1)]
+            yield _table(f"port_of{number}", "mark : inet_service", [(_mark(number, port), port) for port in ports])
+            yield _table(f"mark_of{number}", "inet_service : mark", [(port, _mark(number, port)) for port in ports])
+            for _, first, last in share.blocks:
+                circle = [_mark(number, port) for port in range(first, last + 1)]
+                following += zip(circle, [*circle[1:], circle[0]], strict=True)
+        yield _table("next", "mark : mark", following)
 
     # --- packets from outside, before connection tracking sees them
 
@@ -260,6 +292,9 @@ class _Udp:
                 to = f"{share.address} : numgen inc mod {len(SEQUENCE)} map {{ {cases} }}"
                 yield f'{udp} counter snat to {to} comment "nat_port_changed"\n'
                 return
+            case Ports.BLOCK if self.searched:
+                yield from self._search(number)
+                return
             case Ports.BLOCK:
                 for host, first, last in share.blocks:
                     to = f"{share.address}:{first}-{last} random"
@@ -268,6 +303,18 @@ class _Udp:
                 return
         to = f"{share.address}:{FIRST_PORT}-65535 random"
         yield f'{udp} counter snat to {to} comment "nat_port_changed"\n'
+
+    def _search(self, number: int) -> Iterator[str]:
+        share, size = self.shares[number], self.nat.block_size
+        for host, first, _ in share.blocks:
+            yield f"\t\tip saddr {host} meta mark set numgen random mod {size} offset {_mark(number, first)}\n"
+        yield '\t\tmeta mark 0 counter drop comment "nat_no_block"\n'
+        free = " ".join(f"meta mark != @held_{life}" for life in self.lives)
+        for _ in range(size):
+            yield f"\t\tmeta l4proto udp {free} counter snat to {share.address} : meta mark map @port_of{number} "
+            yield 'comment "nat_port_changed"\n'
+            yield "\t\tmeta mark set meta mark map @next\n"
+        yield '\t\tcounter drop comment "nat_port_taken"\n'
 
     # --- every packet, translated
 
@@ -307,11 +354,15 @@ class _Udp:
         wheres = [f"{address} {share.address} " if len(self.shares) > 1 else "" for share in self.shares]
         if whole:
             yield from (f"{where}update @granted{n} {{ {port} . {key} }}" for n, where in enumerate(wheres))
+        if self.searched:
+            yield from (f"{where}meta mark set {port} map @mark_of{n}" for n, where in enumerate(wheres))
         for life, timeout_s in self.lives.items():
             when = "" if len(self.lives) == 1 else "ct status assured " if life == "stream" else "ct status ! assured "
             lasting = f"timeout {timeout_s}s"
             for number, where in enumerate(wheres):
                 yield f"{when}{where}update @taken{number}_{life} {{ {port} {lasting} }}"
+            if self.searched:
+                yield f"{when}meta mark != 0 update @held_{life} {{ meta mark {lasting} }}"
             if whole:
                 yield f"{when}update @mapped_{life} {{ {key} {lasting} }}"
                 yield f"{when}update @mapping_{life} {{ {key} {lasting} : {shown.outer} }}"
@@ -323,8 +374,8 @@ class _Udp:
 
 
 def _book(name: str, kind: str, timeout_s: int) -> str:
-    # The kernel allows 65535 entries.  To say so here would make it take a table of that size at once: a megabyte, to be
-    # looked through every second for what has timed out.
+    # The kernel allows 65535 entries.  To say so here would make it take a table of that size at once: a megabyte, to
+    # be looked through every second for what has timed out.
     return f"\t{name} {{\n\t\ttype {kind}\n\t\tflags dynamic,timeout; timeout {timeout_s}s;\n\t}}\n"
 
 

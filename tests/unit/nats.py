@@ -19,10 +19,12 @@ NATS: Final[dict[str, dict[str, Any]]] = {
         for mapping in ("EIM", "ADM", "APDM")
         for filtering in ("EIF", "ADF", "APDF")
     },
+    "APDM_preserve": {"mapping": "APDM", "ports": "preserve"},
     "hairpin_external": {"hairpinning": "external"},
     "hairpin_internal": {"hairpinning": "internal"},
     "ports_random": {"ports": "random"},
-    "ports_block": {"ports": "block", "block_size": 64},
+    "ports_block": {"ports": "block", "block_size": 32},
+    "ports_block_pool": {"ports": "block", "block_size": 1024, "pool": 2},
     "ports_overload": {"ports": "overload"},
     "ports_overload_APDM": {"ports": "overload", "mapping": "APDM"},
     "pool_paired": {"pool": 2},

@@ -97,7 +97,8 @@ def test_the_words_are_those_of_rfc_4787() -> None:
         ({"colour": "blue"}, ["no option 'colour'", "mapping, filtering"]),
         ({"pool": 0}, ["pool=0", "from 1 to 64"]),
         ({"pool": True}, ["pool=True"]),
-        ({"block_size": 70000}, ["block_size=70000", "from 1 to 64512"]),
+        ({"block_size": 70000}, ["block_size=70000", "from 32 to 64512"]),
+        ({"ports": "block", "pool": 2, "pooling": "arbitrary"}, ["ports=block", "pooling=paired"]),
         ({"udp_timeout_s": 2.5}, ["udp_timeout_s=2.5"]),
         ({"udp_timeout_s": "soon"}, ["udp_timeout_s='soon'"]),
         ({"udp_timeout_s": 60, "udp_stream_timeout_s": 30}, ["udp_stream_timeout_s=30", "udp_timeout_s=60"]),
@@ -148,6 +149,14 @@ def test_options_come_before_those_of_a_preset() -> None:
     assert made.refresh is Refresh.OUTBOUND
 
 
+@pytest.mark.parametrize("mapping", ["ADM", "APDM"])
+def test_a_mapping_that_depends_on_the_peer_has_random_ports_unless_told_otherwise(mapping: str) -> None:
+    assert NatBehaviour.make({"mapping": "EIM"}).ports is Ports.PRESERVE
+    assert NatBehaviour.make({"mapping": mapping}).ports is Ports.RANDOM
+    assert NatBehaviour.make({"mapping": mapping, "ports": "preserve"}).ports is Ports.PRESERVE
+    assert NatBehaviour.make({"mapping": mapping}, {"ports": "sequential"}).ports is Ports.SEQUENTIAL
+
+
 def test_blocks_do_not_overlap() -> None:
     behaviour = NatBehaviour(ports=Ports.BLOCK, block_size=64, pool=2)
     found = [block for share in shares(behaviour, place_of(behaviour)) for block in share.blocks]
@@ -155,6 +164,13 @@ def test_blocks_do_not_overlap() -> None:
     behaviour = NatBehaviour(ports=Ports.BLOCK, block_size=64)
     (share,) = shares(behaviour, place_of(behaviour))
     assert share.blocks == ((HOSTS[0], 1024, 1087), (HOSTS[1], 1088, 1151))
+
+
+def test_small_blocks_are_searched_and_large_ones_drawn_from() -> None:
+    small, large = text_of(ports="block", block_size=128), text_of(ports="block", block_size=129)
+    assert small.count("@port_of0") == 128
+    assert "1024-1152 random" in large
+    assert "@port_of0" not in large
 
 
 def test_blocks_that_do_not_fit_are_refused_with_the_size_that_does() -> None:
