@@ -502,17 +502,25 @@ def ladder(
 
 @_verb("lab report runs/home_nat-20260101-120000")
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file [default: RUN_DIR/report.html].")] = None,
+    source: Annotated[Path, typer.Argument(metavar="RUN_DIR|TABLE", help="A run's folder, or a sweep's Parquet file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file [default: RUN_DIR/report.html, or beside the table].")
+    ] = None,
 ) -> int:
-    """Tell a run in one HTML file: topology, ladders, phases, tables, how to run it again.
+    """Tell a run, or a sweep, in one HTML file.
 
-    The file needs nothing else, and can be sent to somebody.
+    Of a run: topology, ladders, phases, tables, how to run it again.  Of a sweep: plots and figures.  The file needs
+    nothing else, and can be sent to somebody.
     """
-    from lab.report import write
     from lab.run import Run
 
-    print(write(Run.load(folder), out))
+    if source.is_dir() or source.suffix != ".parquet":
+        print(Run.load(source).report(out))
+        return EXIT_DONE
+    from lab.report.sweep import write_sweep
+    from lab.sweep import Sweep
+
+    print(write_sweep(Sweep.load(source), source.with_suffix(".html") if out is None else out))
     return EXIT_DONE
 
 

@@ -243,6 +243,12 @@ class Run:
 
         return Picture.of(self, node, attempt)
 
+    def report(self, out: Path | str | None = None) -> Path:
+        """Write the run as one HTML file, `out` or report.html in its folder; the path.  Raises UsageError."""
+        from lab.report import write
+
+        return write(self, out)
+
     def to_json(self) -> dict[str, Any]:
         """run.json with the folder's path."""
         return {"path": str(self.path), **self.facts}

@@ -177,6 +177,7 @@ class _Story:
         if not during:
             notes.append("no packet of this set-up was captured")
         messages = self._messages([*during, *later])
+        notes += self._unseen(messages)
         return Ladder(
             title=self._title(),
             outcome=self._outcome(),
@@ -272,6 +273,16 @@ class _Story:
             dropped=dropped,
             transmission=transmission,
         )
+
+    def _unseen(self, messages: Sequence[Message]) -> Iterable[str]:
+        """What the client sent again although no capture shows it a first time."""
+        if self.setup.transport != "udp":
+            return
+        mine = [m for m in messages if m.kind == "signalling" and m.origin == self.setup.node]
+        unseen = self.setup.retransmissions - sum(message.transmission > 1 for message in mine)
+        if unseen > 0 and len(messages) < MOST_MESSAGES:
+            datagrams = f"{unseen} datagram{'s' if unseen > 1 else ''} of {self.setup.node}"
+            yield f"{datagrams} left no trace: what an interface itself loses is not captured"
 
     def _left(self, visit: Visit) -> int:
         """When the node that made a packet sent it: before the delay of its own interface."""

@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lab.errors import LabError, UsageError
 from lab.ladder import svg
@@ -35,6 +35,11 @@ def write(run: Run, out: Path | str | None = None) -> Path:
 
 def to_html(run: Run) -> str:
     """The report of a run, as text."""
+    return render(TEMPLATE, content=collect(run, _drawing(run)), ladder_style=svg.STYLE)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this folder, filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -44,7 +49,7 @@ def to_html(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(content=collect(run, _drawing(run)), ladder_style=svg.STYLE)
+    return environment.get_template(template).render(**values)
 
 
 def _drawing(run: Run) -> str:
