@@ -123,6 +123,20 @@ class PolicyRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class CrossingRecord(Record):
+    """Which mechanisms of RFC 7123 got through a firewall, by their names (`lab.generators.mechanisms`)."""
+
+    policy: str
+    passed: tuple[str, ...]
+    dropped: tuple[str, ...]
+    """Did not arrive, and nobody told the sender."""
+    rejected: tuple[str, ...]
+    """Did not arrive, and the sender was told."""
+    counted: int
+    """Packets that the policy's rules counted."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainRecord(Record):
     """What became of one packet (see `lab.explain.story`)."""
 
@@ -155,6 +169,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "command": CommandRecord,
     "policy": PolicyRecord,
     "explain": ExplainRecord,
+    "crossing": CrossingRecord,
 }
 """The records by the name they carry in run.json."""
 

@@ -27,6 +27,7 @@ from lab import journal, wire
 from lab.errors import LabError, UsageError
 from lab.results import (
     CommandRecord,
+    CrossingRecord,
     DatagramRecord,
     ExplainRecord,
     PingRecord,
@@ -225,6 +226,10 @@ class Run:
         from lab.detect import detect
 
         return detect(self.capture(node, iface))
+
+    def crossings(self, node: str) -> list[CrossingRecord]:
+        """What got past each policy that was tried on a firewall, in order."""
+        return self._of(CrossingRecord, node)
 
     def explain(self, sender: str, receiver: str, **packet: Any) -> ExplainRecord:
         """Build the run's network anew, send one packet through it and tell what became of it (`lab.why.explain`)."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from lab.errors import LabError, TunnelRefused, UsageError
 from lab.results import (
     CommandRecord,
+    CrossingRecord,
     DatagramRecord,
     ExplainRecord,
     PingRecord,
@@ -46,6 +47,7 @@ _KIND_OF_RECORD: Final = {
     CommandRecord: "command",
     PolicyRecord: "policy",
     ExplainRecord: "explain",
+    CrossingRecord: "crossing",
 }
 _R = TypeVar("_R", bound=Record)
 
@@ -333,6 +335,42 @@ class LabNode:
         self.policy = policy
         self.lab.record(PolicyRecord(node=self.name, at_s=self.lab.now(), policy=policy))
         self.log.info("policy is now %s", policy)
+
+    async def try_policies(
+        self, policies: Sequence[str], sender: str | LabNode, receiver: str | LabNode
+    ) -> list[CrossingRecord]:
+        """Load each policy in turn and send one packet of every mechanism of RFC 7123, and of innocents, past it.
+
+        Sender and receiver are the firewall's neighbours and have IPv4 and IPv6 addresses.  See
+        `lab.actors.filtering.try_policies`.
+        """
+        from lab.actors.filtering import Passage, try_policies
+
+        self._must_be("firewall", "try_policies")
+        near, far = self.lab[sender], self.lab[receiver]
+        ends = [next((i for i in node.plan.interfaces if i.peer == self.name), None) for node in (near, far)]
+        sides = {i.peer: i.name for i in self.plan.interfaces}
+        if any(end is None or end.ipv4 is None or end.ipv6 is None for end in ends):
+            raise UsageError(f"{near.name} and {far.name} need a link to {self.name} with IPv4 and IPv6 addresses")
+        src, dst = (end for end in ends if end is not None)
+        passage = Passage(
+            near.namespace,
+            self.namespace,
+            far.namespace,
+            IPv4Interface(str(src.ipv4)),
+            src.name,
+            IPv4Interface(str(dst.ipv4)).ip,
+            IPv6Interface(str(src.ipv6)).ip,
+            IPv6Interface(str(dst.ipv6)).ip,
+            inside=sides[near.name],
+            outside=sides[far.name],
+        )
+        found = []
+        async for crossing in try_policies(passage, policies, self.lab.rng(f"{self.name}/crossing")):
+            self.policy = crossing.policy
+            record = CrossingRecord(node=self.name, at_s=self.lab.now(), **asdict(crossing))
+            found.append(self.lab.record(record))
+        return found
 
     def counters(self) -> dict[str, tuple[int, int]]:
         """Packets and bytes counted by the node's rules, by the rule's name (its nftables comment)."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lab.results import (
     CommandRecord,
+    CrossingRecord,
     DatagramRecord,
     ExplainRecord,
     PingRecord,
@@ -88,6 +89,13 @@ def describe(record: Record) -> list[str]:
             verdict = "checksums equal" if record.intact else "DAMAGED"
             text = f"{record.size} bytes to {record.to} over TCP in {record.seconds * 1000:.0f} ms, {verdict}"
             return [_line(record.node, "transfer", text)]
+        case CrossingRecord():
+            told = [
+                f"{what} {', '.join(names)}"
+                for what, names in (("dropped", record.dropped), ("rejected", record.rejected))
+                if names
+            ]
+            return [_line(record.node, "crossing", f"{record.policy}: {'; '.join(told) or 'everything passed'}")]
         case ExplainRecord():
             return [_line(record.node, "explain", f"{record.what} to {record.to} was {record.verdict}")]
         case PolicyRecord():

@@ -31,7 +31,7 @@ async def observe(plan: Plan, namespaces: Mapping[str, Namespace], probe: Probe)
     with ExitStack() as stack:
         async with Watch(watched, probe.nft_matches(), lambda packet: probe.is_in(packet) is not None) as watch:
             try:
-                _send(namespaces[probe.sender], probe, stack)
+                send_probe(namespaces[probe.sender], probe, stack)
             except OSError as exc:
                 error = _why(exc)
             await watch.quiet(_QUIET_S + 2 * _delays_s(plan.steps))
@@ -49,7 +49,8 @@ async def observe(plan: Plan, namespaces: Mapping[str, Namespace], probe: Probe)
     )
 
 
-def _send(ns: Namespace, probe: Probe, stack: ExitStack) -> None:
+def send_probe(ns: Namespace, probe: Probe, stack: ExitStack) -> None:
+    """Send the probe from a node, and answer for its source port until `stack` is closed.  Raises OSError."""
     header = probe.header
     family = socket.AF_INET if header.src.version == 4 else socket.AF_INET6
     if header.protocol == socket.IPPROTO_UDP:
@@ -57,6 +58,8 @@ def _send(ns: Namespace, probe: Probe, stack: ExitStack) -> None:
         ear = stack.enter_context(ns.socket(family, socket.SOCK_DGRAM))
         ear.bind((str(header.src), header.sport))
     with ns.socket(family, socket.SOCK_RAW, _IPPROTO_RAW) as raw:
+        if header.dst.is_multicast and header.src.version == 4:
+            raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, header.src.packed)
         raw.sendto(probe.packet, (str(header.dst), 0))
 
 

@@ -129,6 +129,7 @@ class Probe:
         header = parse_header(packet)
         if header is None:
             return None
+        back = [before.reversed() for before in seen]
         if header.icmp is not None:
             echo_reply = header.icmp[0] in (0, 129)
             return header if self.token in packet and (is_icmp_error(header) or echo_reply) else None
@@ -136,8 +137,10 @@ class Probe:
             # RFC 9293: what answers a SYN acknowledges its sequence number and the data it brought along.
             sequence = int.from_bytes(self.token, "big")
             near = 1 <= (header.acknowledgement - sequence) % 2**32 <= 2000
-            return header if near and header.flags & (_RST | _SYN) and header.flags & _ACK else None
-        return header if header.ends in [before.reversed() for before in seen] else None
+            if not (near and header.flags & (_RST | _SYN) and header.flags & _ACK):
+                return None
+            return header if not seen or header.ends in back else None
+        return header if header.ends in back else None
 
     def nft_matches(self) -> list[str]:
         """The probe as nftables finds it, and as it is found inside the two kinds of TSP tunnel."""

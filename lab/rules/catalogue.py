@@ -108,7 +108,8 @@ _TEREDO_INSIDE: Final = tuple(
 )
 """Version 6 and an address of 2001::/32 where an inner header would have them."""
 
-_FROM_INSIDE: Final = "ct state established,related counter accept"
+_ANSWERS: Final = "ct direction reply ct state established,related counter accept"
+"""Not the whole of a flow: what goes out has to be on the list itself, also in a flow that an earlier policy let out."""
 
 _ALL: Final = (
     Filter(
@@ -201,14 +202,14 @@ _ALL: Final = (
         "but_80_443", "all but 80 and 443", "", "everything but TCP to ports 80 and 443 from inside",
         "The guest network: web pages and nothing else, not even name service.",
         _EVERYTHING,
-        (_FROM_INSIDE, f"{OUTGOING} tcp dport {{ 80, 443 }} counter accept"),
+        (_ANSWERS, f"{OUTGOING} tcp dport {{ 80, 443 }} counter accept"),
     ),
     Filter(
         "by_default", "default deny", "3", "everything that is not on its list",
         "What RFC 7123 prefers to any list of mechanisms.  From inside it lets DNS, NTP, web pages, QUIC and ping out.",
         _EVERYTHING,
         (
-            _FROM_INSIDE,
+            _ANSWERS,
             f"{OUTGOING} tcp dport {{ 53, 80, 443 }} counter accept",
             f"{OUTGOING} udp dport {{ 53, 123, 443 }} counter accept",
             f"{OUTGOING} icmp type echo-request counter accept",
