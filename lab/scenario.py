@@ -279,10 +279,11 @@ class LabNode:
             await self._tunnel.close()
             self._tunnel = None
 
-    async def until_keepalive(self, margin_s: float = 0.1) -> None:
+    async def until_keepalive(self, margin_s: float = 0.25) -> None:
         """Wait until `margin_s` before the tunnel's next keepalive: the end of the longest silence it will have.
 
-        Returns at once when there is no tunnel, or none that is alive.
+        Returns at once when there is no tunnel, or none that is alive.  (The margin is more than the 0.1 s by which
+        Linux may let a program wait too long.)
         """
         keepalive = None if self._tunnel is None else self._tunnel.keepalive
         loop = asyncio.get_running_loop()
