@@ -96,7 +96,8 @@ def _describe(node: NodePlan) -> list[str]:
     options = node.options
     match node.kind:
         case "nat":
-            return ["NAT", f"{options['mapping']}, {options['filtering']}"]
+            kind = f"NAT ({options['preset']})" if options.get("preset") else "NAT"
+            return [kind, f"{options['mapping']}, {options['filtering']}"]
         case "firewall":
             return ["firewall", str(options["policy"])]
         case "broker":
