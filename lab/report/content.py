@@ -19,11 +19,13 @@ from lab.results import (
     describe_setup,
 )
 from lab.run import Run
+from lab.summary import describe
 
 MOST_LADDERS: Final = 12
 """Ladders in one report; each has some ten kilobytes."""
 MOST_TRIALS: Final = 50
 """Trials told one by one."""
+_MOST_LINES: Final = 200
 _MOST_OUTPUT: Final = 4_000
 """Characters of a command's output."""
 
@@ -72,6 +74,8 @@ class Trial:
     """What happened in one trial."""
 
     number: int
+    lines: Sequence[str]
+    """Every record in words, in order, as `lab run` prints them."""
     attempts: Sequence[Attempt]
     tables: Sequence[Table]
 
@@ -156,7 +160,10 @@ def _trial(view: Run, budget: list[int], notes: list[str]) -> Trial:
     if left_out:
         notes.append(f"Trial {view.trial}: {left_out} ladders are left out; lab ladder draws any of them.")
     tables = (_setups(setups), _pings(view), _transfers(view), _policies(view), _counters(view), *_commands(view))
-    return Trial(view.trial, attempts, [table for table in tables if table.rows])
+    lines = [line.removeprefix("  ") for record in view.records for line in describe(record)]
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} lines more"]
+    return Trial(view.trial, lines, attempts, [table for table in tables if table.rows])
 
 
 _ENOUGH: Final = f"a report has at most {MOST_LADDERS} ladders"

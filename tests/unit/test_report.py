@@ -62,6 +62,7 @@ def test_a_report_is_whole_and_loads_nothing(tmp_path: Path) -> None:
 def test_a_report_tells_set_up_ladder_phases_tables_and_how_to_run_again(tmp_path: Path) -> None:
     html = to_html(behind_a_nat(tmp_path))
     text = " ".join(Outline(html).text)
+    assert "laptop    tunnel    v6anyv4 asked: v6udpv4 over udp in 4.0 ms" in text
     for part in ("v6udpv4 over udp in 4.0 ms", "version 2.000 ms", "#240 VERSION=2.0.0", "Set-ups", "Nodes"):
         assert part in text
     assert "scripts/lab run home --on host --seed 1" in text
