@@ -558,6 +558,51 @@ def detect(
     return EXIT_DONE
 
 
+@_verb("lab policies --plot policies.png")
+def policies(
+    policy: Annotated[
+        str | None, typer.Argument(metavar="POLICY", help="Tell what this one does, and its nftables text.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measure all of them and draw a heat map (PNG, SVG or PDF).")
+    ] = None,
+    on: Annotated[str, typer.Option(help="The kernel to measure on: auto, host or virtual.")] = "auto",
+    as_json: Json = False,
+) -> int:
+    """List the firewall policies: the filters of RFC 7123 and others.
+
+    Each filter makes two policies, drop_FILTER and reject_FILTER; join several with +.
+    """
+    from lab import policies as catalogue
+
+    if policy is not None:
+        told = catalogue.described(policy)
+        if as_json:
+            _print_json(told)
+            return EXIT_DONE
+        for part in told["parts"]:
+            section = f" (RFC 7123 section {part['section']})" if part["section"] else ""
+            print(f"{part['policy']} {part['does']}{section}. {part['note']}".rstrip())
+        print(f"\n{told['nftables']}", end="")
+        return EXIT_DONE
+    if plot is not None:
+        crossings = catalogue.measure(on=on, progress=_say)
+        catalogue.plot(crossings, plot)
+        _say(f"drawn in {plot}")
+        if as_json:
+            _print_json([dataclasses.asdict(crossing) for crossing in crossings])
+        return EXIT_DONE
+    rows = catalogue.listed()
+    if as_json:
+        _print_json(rows)
+    else:
+        print("A policy is allow, or drop_ or reject_ with one of these; join several with +.\n")
+        _print_table(
+            ("filter", "RFC 7123", "stops", ""), [(r["filter"], r["section"], r["stops"], r["note"]) for r in rows]
+        )
+    return EXIT_DONE
+
+
 @_verb("lab explain firewall_3653 --from laptop --to broker --udp 3653 --policy drop_3653")
 def explain(
     name: Name,

@@ -42,6 +42,7 @@ VERBS: Final = (
     "report",
     "detect",
     "explain",
+    "policies",
     "mn",
     "demo",
     "kernel",

@@ -18,8 +18,10 @@ LAB: Final = CHECKOUT / "lab"
 
 LAYERS: Final = (
     ("lab.errors",),
-    ("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.explain", "lab.generators")
-    + ("lab.journal", "lab.results", "lab.scratch", "lab.sources", "lab.wire"),
+    (
+        *("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.explain"),
+        *("lab.generators", "lab.journal", "lab.results", "lab.scratch", "lab.sources", "lab.wire"),
+    ),
     ("lab.draw", "lab.icons", "lab.layout"),
     ("lab.kernel",),
     ("lab.actors",),
@@ -28,7 +30,7 @@ LAYERS: Final = (
     ("lab.engines",),
     ("lab.why",),
     (
-        *("lab.nat", "lab.run", "lab.summary", "lab.replay", "lab.dissect", "lab.ladder", "lab.report"),
+        *("lab.nat", "lab.run", "lab.summary", "lab.policies", "lab.replay", "lab.dissect", "lab.ladder", "lab.report"),
         *("lab.measure", "lab.packets", "lab.tables", "lab.html"),
         *("lab.grid", "lab.cell", "lab.store", "lab.sweep", "lab.stats", "lab.plots"),
     ),
