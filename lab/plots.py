@@ -39,10 +39,19 @@ _MOST_DOTS: Final = 30
 """Trials of a matrix's cell that are drawn one by one."""
 
 
-def setup_phases(data: Sweep | pd.DataFrame, by: str | Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Where the time of a set-up goes: for each setting the medians of its phases, stacked, and every sample's total.
+def setup_phases(
+    data: Sweep | pd.DataFrame,
+    by: str | Sequence[str] | None = None,
+    ax: Axes | None = None,
+    *,
+    limit_s: float | None = None,
+) -> Axes:
+    """Where the time of a set-up goes: for each setting the means of its phases, stacked, and every sample's total.
 
-    A stroke marks the median total.  The first packet follows when the tunnel is up, so it stands outside the total.
+    Means, because they add up to the mean total; medians do not: under loss most phases are quick in most trials.  A
+    stroke marks the median total.  The first packet follows when the tunnel is up, so it stands outside the total.
+    Under loss a few set-ups take very long: with `limit_s` the axis ends there, and what lies beyond is an arrow each,
+    with the longest time.
     """
     import numpy as np
 
@@ -59,7 +68,7 @@ def setup_phases(data: Sweep | pd.DataFrame, by: str | Sequence[str] | None = No
         ready = group[group["setup_s"].notna()]
         left = 0.0
         for number, phase in enumerate(PHASES):
-            width = float(ready[f"{phase}_s"].median()) if ready[f"{phase}_s"].notna().any() else 0.0
+            width = float(ready[f"{phase}_s"].fillna(0.0).mean()) if len(ready) else 0.0
             outside = phase == "first_packet"
             ax.barh(
                 place, width * scale, left=left * scale, height=0.62, color="white" if outside else COLOURS[number],
@@ -69,17 +78,26 @@ def setup_phases(data: Sweep | pd.DataFrame, by: str | Sequence[str] | None = No
             left += width
         totals = ready["setup_s"].to_numpy(dtype=float) * scale
         spread = place + 0.26 * np.linspace(-1, 1, max(len(totals), 2))[: len(totals)]
-        _samples(ax, totals, spread, _INK, "o")
+        beyond = totals > (math.inf if limit_s is None else limit_s * scale)
+        _samples(ax, totals[~beyond], spread[~beyond], _INK, "o")
+        notes = []
+        if beyond.any() and limit_s is not None:
+            _samples(ax, np.full(beyond.sum(), limit_s * scale), spread[beyond], _INK, ">")
+            notes.append(f"up to {totals.max():.3g} {unit}")
         if len(totals):
             ax.vlines(np.median(totals), place - 0.36, place + 0.36, color=_INK, linewidth=2, zorder=4)
         if len(ready) < len(group):
-            text = f"  {len(group) - len(ready)} of {len(group)} never ready"
-            ax.text(max([left * scale, *totals]), place, text, va="center", ha="left", fontsize=8, color=_INK)
+            notes.append(f"{len(group) - len(ready)} of {len(group)} never ready")
+        at = min(max([left * scale, *totals]), math.inf if limit_s is None else limit_s * scale)
+        ax.annotate(
+            "; ".join(notes), (at, place), (7, 0), textcoords="offset points", va="center", ha="left", fontsize=8,
+            color=_INK,
+        )  # fmt: skip
     ax.set_yticks(range(len(groups)), [label for label, _ in groups])
     ax.set_ylim(len(groups) - 0.4, -0.6)
-    failed = any(group["setup_s"].isna().any() for _, group in groups)
-    ax.set_xlim(0, farthest * scale * (1.35 if failed else 1.05))
-    ax.set_xlabel(f"time since the start ({unit}); dots: every set-up, stroke: median")
+    noted = limit_s is not None or any(group["setup_s"].isna().any() for _, group in groups)
+    ax.set_xlim(0, (farthest if limit_s is None else limit_s) * scale * (1.35 if noted else 1.05))
+    ax.set_xlabel(f"time since the start ({unit}); bars: means, stroke: median, dots: every set-up")
     _dress(ax, table, grid="x")
     ax.legend(
         ncols=6, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8, handlelength=1.4, columnspacing=1
@@ -147,6 +165,7 @@ def against(
     *,
     value: str = "setup_s",
     confidence: float = 0.95,
+    log: bool = False,
 ) -> Axes:
     """A value against a number that was varied (delay_ms, loss_pct, or a column of your own such as rtt_ms).
 
@@ -193,7 +212,10 @@ def against(
     if lost:
         ax.text(1.01, 1.05, "never", transform=ax.transAxes, ha="left", va="bottom", fontsize=8)
     ax.set_xticks(places)
-    ax.set_ylim(bottom=0)
+    if log:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
     ax.set_xlabel(_with_unit(x))
     ax.set_ylabel(f"{_words(value)} ({unit})" if unit else _words(value))
     _dress(ax, table)

@@ -101,6 +101,16 @@ def test_every_sample_is_drawn(name: str, samples: int) -> None:
     assert marks(PLOTS[name](None)) == samples
 
 
+def test_the_phases_add_up_to_the_mean_of_the_totals() -> None:
+    table = sweeps.table()
+    ax = plots.setup_phases(table, "transport")
+    means = table.groupby("transport", sort=False)["setup_s"].mean().tolist()
+    bars: list[Any] = list(ax.patches)
+    rows = [[bar for bar in bars if round(bar.get_y() + bar.get_height() / 2) == row] for row in (0, 1)]
+    widths = [sum(bar.get_width() for bar in row[:-1]) for row in rows]  # the last is the first packet
+    assert widths == pytest.approx([mean * 1000 for mean in means])
+
+
 def test_what_never_got_ready_is_said() -> None:
     assert texts(PLOTS["setup_phases"](None)).count("1 of 12 never ready") == 2
     ecdf = PLOTS["ecdf"](None)
@@ -108,6 +118,17 @@ def test_what_never_got_ready_is_said() -> None:
     curve = next(line for line in ecdf.lines if "50 ms, tcp" in str(line.get_label()))
     assert max(y_of(curve)) == pytest.approx(11 / 12)
     assert "never" in texts(PLOTS["against"](None))
+
+
+def test_beyond_a_limit_every_sample_is_an_arrow() -> None:
+    table = sweeps.table(delays_ms=(5,))
+    slow = int((table["setup_s"] > 0.5).sum())
+    ax = plots.setup_phases(table, "transport", limit_s=0.5)
+    arrows = [line for line in ax.lines if line.get_marker() == ">"]
+    assert slow > 0
+    assert sum(len(y_of(line)) for line in arrows) == slow
+    assert marks(ax) == int(table["setup_s"].notna().sum())
+    assert f"up to {table['setup_s'].max() * 1000:.3g} ms" in texts(ax)
 
 
 def test_a_matrix_tells_how_often_and_what() -> None:
