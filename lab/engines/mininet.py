@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,12 @@ def run_program(arguments: Sequence[str]) -> int:
         words = [program, "--custom", str(Path(lab.__file__).parent / "mn.py"), *words]
     elif not Path(words[0]).is_file():
         raise UsageError(f"there is no file {words[0]}")
-    return host.launch([sys.executable, "-P", "-m", "lab.mininet", *words], Path.cwd(), True, None)
+    # Ctrl-C belongs to the program on the terminal: Mininet interrupts a node's command with it, and goes on.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return host.launch([sys.executable, "-P", "-m", "lab.mininet", *words], Path.cwd(), True, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def require(plan: Plan) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -417,3 +419,43 @@ def test_what_a_tclink_cannot_do_is_an_error_before_anything_is_built(asked: str
     for ask in (require, lambda plan: list(link_parameters(plan))):
         with pytest.raises(MissingFeature, match="doubled and reordered packets on Mininet's links"):
             ask(impaired(**{asked: 1.0, "delay_ms": 5}))
+
+
+def test_ctrl_c_ends_a_command_on_a_node_and_not_the_network(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = [sys.executable, "-P", "-m", "lab", "mn", "--topo", topo("direct_6in4")]
+        os.chdir(tmp_path)
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": str(CHECKOUT)})
+    said = b""
+
+    def comes(text: bytes, seconds: float) -> bool:
+        nonlocal said
+        deadline = time.monotonic() + seconds
+        while text not in said:
+            if not select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            said += os.read(terminal, 4096)
+        said = said.partition(text)[2]
+        return True
+
+    def wait_for(text: bytes) -> None:
+        assert comes(text, 40), said
+
+    try:
+        wait_for(b"mininet> ")
+        os.write(terminal, b"laptop expr 6 '*' 7 && sleep 300\n")
+        wait_for(b"42")  # which the terminal did not merely repeat
+        for _ in range(10):  # as a person would: Mininet's own code says that it may miss one
+            os.write(terminal, b"\x03")
+            if comes(b"mininet> ", 3):
+                break
+        os.write(terminal, b"tunnel laptop up\n")
+        wait_for(b"v6v4 over udp")
+        os.write(terminal, b"exit\n")
+        wait_for(b"completed in")
+        wait_for(b"seconds")
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        os.close(terminal)  # hangs up on what is still there
