@@ -89,10 +89,11 @@ def setup_phases(
         if len(ready) < len(group):
             notes.append(f"{len(group) - len(ready)} of {len(group)} never ready")
         at = min(max([left * scale, *totals]), math.inf if limit_s is None else limit_s * scale)
-        ax.annotate(
-            "; ".join(notes), (at, place), (7, 0), textcoords="offset points", va="center", ha="left", fontsize=8,
-            color=_INK,
-        )  # fmt: skip
+        if notes:
+            ax.annotate(
+                "; ".join(notes), (at, place), (7, 0), textcoords="offset points", va="center", ha="left", fontsize=8,
+                color=_INK, bbox=_PLATE, zorder=5,
+            )  # fmt: skip
     ax.set_yticks(range(len(groups)), [label for label, _ in groups])
     ax.set_ylim(len(groups) - 0.4, -0.6)
     noted = limit_s is not None or any(group["setup_s"].isna().any() for _, group in groups)
