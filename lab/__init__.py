@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from lab.rules.firewall import PolicyName
     from lab.run import Run, run
-    from lab.scenario import Lab
+    from lab.scenario import Lab, LabNode
     from lab.sweep import Sweep, sweep
     from lab.topology.network import Network
 
@@ -22,6 +22,7 @@ __version__: Final = "0.1.0"
 
 _WHERE: Final = {
     "Lab": "lab.scenario",
+    "LabNode": "lab.scenario",
     "Network": "lab.topology.network",
     "PolicyName": "lab.rules.firewall",
     "Run": "lab.run",
@@ -30,7 +31,7 @@ _WHERE: Final = {
     "sweep": "lab.sweep",
 }
 
-__all__ = ["Lab", "Network", "PolicyName", "Run", "Sweep", "run", "sweep"]
+__all__ = ["Lab", "LabNode", "Network", "PolicyName", "Run", "Sweep", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -137,6 +137,25 @@ class CrossingRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ExperienceRecord(Record):
+    """What a client got to know of a firewall's policy."""
+
+    policy: str
+    when: str
+    """The policy was there "before" the tunnel was asked for, or came "after" it was up."""
+    transport: str
+    """udp or tcp: what the tunnel is, or was, asked for over."""
+    tunnel: str
+    """The tunnel type asked for."""
+    outcome: str
+    """works, "no data" (a tunnel that carries nothing), timeout, unreachable, refused, or dead."""
+    knows_s: float | None
+    """Seconds until the client knew; None where there is nothing to know."""
+    told: str
+    """What the client could tell its user."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainRecord(Record):
     """What became of one packet (see `lab.explain.story`)."""
 
@@ -170,6 +189,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "policy": PolicyRecord,
     "explain": ExplainRecord,
     "crossing": CrossingRecord,
+    "experience": ExperienceRecord,
 }
 """The records by the name they carry in run.json."""
 

@@ -29,6 +29,7 @@ from lab.results import (
     CommandRecord,
     CrossingRecord,
     DatagramRecord,
+    ExperienceRecord,
     ExplainRecord,
     PingRecord,
     Record,
@@ -226,6 +227,10 @@ class Run:
         from lab.detect import detect
 
         return detect(self.capture(node, iface))
+
+    def experiences(self) -> list[ExperienceRecord]:
+        """What clients got to know of a firewall's policies, in order."""
+        return [record for record in self.records if isinstance(record, ExperienceRecord)]
 
     def crossings(self, node: str) -> list[CrossingRecord]:
         """What got past each policy that was tried on a firewall, in order."""

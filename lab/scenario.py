@@ -21,6 +21,7 @@ from lab.results import (
     CommandRecord,
     CrossingRecord,
     DatagramRecord,
+    ExperienceRecord,
     ExplainRecord,
     PingRecord,
     PolicyRecord,
@@ -48,6 +49,7 @@ _KIND_OF_RECORD: Final = {
     PolicyRecord: "policy",
     ExplainRecord: "explain",
     CrossingRecord: "crossing",
+    ExperienceRecord: "experience",
 }
 _R = TypeVar("_R", bound=Record)
 
@@ -205,13 +207,16 @@ class LabNode:
         lan: str | None = None,
         keepalive_interval_s: int | None = 30,
         mtu: int = 1280,
+        connect_timeout_s: float = 7.0,
+        first_packet_timeout_s: float = 3.0,
         **options: Any,
     ) -> SetupRecord:
         """Try to set up a tunnel and return how it went; the outcome may be bad, the call does not raise for that.
 
         `tunnel` is v6anyv4, v6v4 or v6udpv4, `transport` is udp, tcp or auto (UDP, then TCP).  Without a user the
-        mechanism is ANONYMOUS.  `lan` names the neighbour on whose link a delegated prefix is announced.  `options`
-        are fields of `lab.tsp.Retransmission`, to change how patient the client is.
+        mechanism is ANONYMOUS.  `lan` names the neighbour on whose link a delegated prefix is announced.  How patient
+        the client is: `connect_timeout_s` for TCP, `first_packet_timeout_s` for an echo through the new tunnel, and
+        `options`, which are fields of `lab.tsp.Retransmission`.
         """
         from lab.actors.client import TunnelClient
         from lab.tsp import ClientConfig, Mechanism, Retransmission, TunnelType
@@ -239,6 +244,8 @@ class LabNode:
             (server.ipv4, 3653),
             transport,
             mtu=mtu,
+            connect_timeout_s=connect_timeout_s,
+            first_packet_timeout_s=first_packet_timeout_s,
             rng=self.lab.rng(f"{self.name}/{len(self.lab.records)}"),
         )
         at = self.lab.now()
@@ -269,6 +276,23 @@ class LabNode:
         if record.outcome != "ready":
             raise LabError(f"{self.name} got no tunnel from {record.broker}: {describe_setup(record)}")
         return record
+
+    async def wait_tunnel_lost(self, timeout_s: float) -> bool:
+        """Wait until the tunnel's keepalives call it dead, at most `timeout_s`; whether they have."""
+        if self._tunnel is None:
+            raise UsageError(f"{self.name} has no tunnel that could die")
+        try:
+            await asyncio.wait_for(self._tunnel.wait_lost(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def tunnel_counters(self) -> dict[str, int]:
+        """What the tunnel carried and dropped, by reason (`lab.encap.Drop`), and its `icmp_errors`; empty without one.
+
+        Of a tunnel that the kernel's own device carries, nothing is counted here.
+        """
+        return dict(self._tunnel.counters) if self._tunnel is not None else {}
 
     async def disconnect_tunnel(self) -> None:
         """Take the tunnel down on this side; nothing happens when there is none."""

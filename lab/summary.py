@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lab.results import (
     CommandRecord,
     CrossingRecord,
     DatagramRecord,
+    ExperienceRecord,
     ExplainRecord,
     PingRecord,
     PolicyRecord,
@@ -31,11 +32,32 @@ def summarise(done: Run) -> list[str]:
     for trial in done.trials:
         if len(done.trials) > 1:
             lines.append(f"  trial {trial.trial}")
-        for _, same in itertools.groupby(trial.records, key=_burst):
+        experiences = trial.experiences()
+        lines += _experience_table(experiences)
+        records = trial.records
+        if experiences:  # the table says what came of these
+            records = [record for record in records if not isinstance(record, SetupRecord | PingRecord | PolicyRecord)]
+        for _, same in itertools.groupby(records, key=_burst):
             lines += _describe_all(list(same))
     lines.append(f"  result: {done.status}" + (f": {done.message}" if done.message else ""))
     lines.append(f"  recorded in {done.path}")
     return lines
+
+
+def _experience_table(experiences: Sequence[ExperienceRecord]) -> list[str]:
+    """What clients got to know of policies, a line each under a head; nothing where nobody asked."""
+    if not experiences:
+        return []
+    rows = [("policy", "was there", "over", "tunnel", "outcome", "known after", "the user is told")]
+    for record in experiences:
+        known = "" if record.knows_s is None else f"{record.knows_s:.3f} s"
+        when = f"{record.when} tunnel"
+        rows.append((record.policy, when, record.transport, record.tunnel, record.outcome, known, record.told))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    aligned = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    return [f"  {line.rstrip()}" for line in aligned]
 
 
 _TOLD_ONE_BY_ONE: Final = 5
