@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Run:
         "title": "A lesson",
         "status": "ok",
         "message": "",
+        "parameters": {},
         "nodes": [{"name": "firewall", "interfaces": []}],
         "trials": [{"records": records, "counters": {}, "captures": []}],
     }
