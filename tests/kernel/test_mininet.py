@@ -31,6 +31,10 @@ pytestmark = [
 
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 NAMES: Final = [info.name for info in catalog.list_topologies()]
+LESSONS: Final = [
+    pytest.param(name, marks=pytest.mark.needs(*(f"program {program}" for program in catalog.load(name).programs)))
+    for name in NAMES
+]
 
 
 QUICK: Final = {"delay_ms": 0, "policy": "reject_3653"}
@@ -38,7 +42,9 @@ QUICK: Final = {"delay_ms": 0, "policy": "reject_3653"}
 
 
 def quick(name: str) -> dict[str, Any]:
-    return {key: value for key, value in QUICK.items() if key in catalog.load(name).parameters}
+    topology = catalog.load(name)
+    short = getattr(topology, "short", {})
+    return {**short, **{key: value for key, value in QUICK.items() if key in topology.parameters}}
 
 
 def conclusions(done: Run) -> list[tuple[Any, ...]]:
@@ -50,7 +56,7 @@ def conclusions(done: Run) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LESSONS)
 def test_a_topology_of_mininet_comes_to_the_same_conclusions(name: str, tmp_path: Path) -> None:
     ours = run(name, on="host", out=tmp_path / "host", parameters=quick(name), seed=1, capture=False)
     theirs = run(name, on="mininet", out=tmp_path / "mininet", parameters=quick(name), seed=1)
@@ -273,7 +279,16 @@ def topo(name: str, kind: str = "tsp") -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_mn_runs_the_test_of_every_topology(name: str, tmp_path: Path) -> None:
+def test_every_topology_is_one_of_mininet(name: str) -> None:
+    from lab.mininet import TspTopo
+
+    made = TspTopo(name, **quick(name))
+    assert set(made.nodes()) == {node.name for node in made.plan.nodes}
+    assert len(made.links()) == sum(isinstance(step, AddLink) for step in made.plan.steps)
+
+
+@pytest.mark.parametrize("name", ["home_nat", "firewall_3653", "routed_lan"])
+def test_mn_runs_scenario_and_check_of_a_topology(name: str, tmp_path: Path) -> None:
     done = mn(tmp_path, "--topo", topo(name), "--test", "tsp")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "result: ok" in done.stdout + done.stderr  # where Mininet prints
