@@ -109,7 +109,7 @@ _TEREDO_INSIDE: Final = tuple(
 """Version 6 and an address of 2001::/32 where an inner header would have them."""
 
 _ANSWERS: Final = "ct direction reply ct state established,related counter accept"
-"""Not the whole of a flow: what goes out has to be on the list itself, also in a flow that an earlier policy let out."""
+"""Not the whole of a flow: what goes out has to be on the list itself, also where an earlier policy let it out."""
 
 _ALL: Final = (
     Filter(
