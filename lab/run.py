@@ -327,7 +327,9 @@ def run(
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     timeout_s = topology.timeout_s if timeout_s is None else timeout_s
     if isinstance(on, str):
-        engine = choose(on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, say=say)
+        engine = choose(
+            on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, scenario_s=topology.timeout_s, say=say
+        )
     else:
         engine = on
     capabilities = engine.capabilities()

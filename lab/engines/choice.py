@@ -15,6 +15,9 @@ from lab.errors import MissingFeature, UsageError
 from lab.kernel.caps import Capabilities, Capability, probe
 from lab.topology.plan import LoadRules, Plan, Shape
 
+LONG_S: Final = 3600.0
+"""A scenario that may take longer belongs into virtual time."""
+
 ENGINES: Final = ("host", "virtual", "mininet")
 
 
@@ -105,10 +108,12 @@ def choose(
     seed: int,
     start_time_s: int | None = None,
     real_time: bool = False,
+    scenario_s: float = 0.0,
     say: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """The engine called `on`, able to do all that `plan` needs.
 
+    "auto" is also the virtual one where the scenario may take, with its `scenario_s`, longer than a person waits.
     Raises UsageError for a name that does not exist and MissingFeature for what the kernel lacks.
     """
     if on not in ("auto", *ENGINES):
@@ -124,6 +129,15 @@ def choose(
         mininet.require(plan)
         return mininet.MininetEngine()
     if on == "virtual" or only_virtual:
+        require(plan, in_virtual.capabilities(), "the virtual kernel")
+        return in_virtual
+    if on == "auto" and scenario_s > LONG_S:
+        if uml.find() is None:
+            raise MissingFeature(
+                f"a built virtual kernel, and the scenario may take {scenario_s / 3600:.0f} hours in real time",
+                instead=f"{uml.WAY_OUT}, or wait: --on host",
+            )
+        say(f"the virtual kernel is used, because the scenario may take {scenario_s / 3600:.0f} hours")
         require(plan, in_virtual.capabilities(), "the virtual kernel")
         return in_virtual
     try:

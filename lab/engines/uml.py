@@ -40,6 +40,8 @@ _BUILT_IN_LATER: Final = frozenset({"CONFIG_NFT_OBJREF"})
 _OBJECTS: Final = 1400
 """About how many objects a build makes; only the progress shown depends on it."""
 
+WAY_OUT: Final = "build one with: scripts/lab kernel build (some minutes, once)"
+
 Progress = Callable[[str], None]
 
 
@@ -71,9 +73,7 @@ def require() -> VirtualKernel:
     _must_be_possible()
     kernel = find()
     if kernel is None:
-        raise MissingFeature(
-            "a built virtual kernel", instead="build one with: scripts/lab kernel build (some minutes, once)"
-        )
+        raise MissingFeature("a built virtual kernel", instead=WAY_OUT)
     return kernel
 
 

@@ -82,6 +82,8 @@ class TopologyModule:
     parameters: Mapping[str, Parameter]
     timeout_s: float
     """How long its scenario may take, in the lab's time: TIMEOUT_S of the file, else 600 s."""
+    short: Mapping[str, Any]
+    """Parameters with which a long scenario takes seconds and teaches the same: SHORT of the file, else none."""
     programs: tuple[str, ...] = ()
     """Programs of the machine that its scenario runs: PROGRAMS of the file."""
 
@@ -118,6 +120,7 @@ def load(name_or_path: str | Path) -> TopologyModule:
         parameters={parameter.name: parameter for parameter in _parameters(build, path)},
         timeout_s=_timeout(module, path),
         programs=_programs(module, path),
+        short=_short(module, path),
     )
 
 
@@ -225,6 +228,13 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
     if name == "scenario" and not inspect.iscoroutinefunction(function):
         raise UsageError(f"{path.name}:{function.__code__.co_firstlineno}: scenario must be written 'async def'")
     return typing.cast(Callable[..., Any], function)
+
+
+def _short(module: ModuleType, path: Path) -> dict[str, Any]:
+    value = getattr(module, "SHORT", {})
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UsageError(f"{path.name}: SHORT is a dictionary of parameters, not {value!r}")
+    return value
 
 
 def _timeout(module: ModuleType, path: Path) -> float:

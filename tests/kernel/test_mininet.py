@@ -43,8 +43,7 @@ QUICK: Final = {"delay_ms": 0, "policy": "reject_3653"}
 
 def quick(name: str) -> dict[str, Any]:
     topology = catalog.load(name)
-    short = getattr(topology, "short", {})
-    return {**short, **{key: value for key, value in QUICK.items() if key in topology.parameters}}
+    return {**topology.short, **{key: value for key, value in QUICK.items() if key in topology.parameters}}
 
 
 def conclusions(done: Run) -> list[tuple[Any, ...]]:

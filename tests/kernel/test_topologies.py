@@ -33,8 +33,9 @@ POLICIES = (
 
 
 def undelayed(name: str) -> dict[str, Any]:
-    """Parameters that take the delay out, so that the topology runs on a kernel without netem."""
-    return {"delay_ms": 0} if "delay_ms" in catalog.load(name).parameters else {}
+    """Parameters that take the delay out, so that the topology runs on a kernel without netem, and in seconds."""
+    topology = catalog.load(name)
+    return {**topology.short, **({"delay_ms": 0} if "delay_ms" in topology.parameters else {})}
 
 
 def lessons() -> list[Any]:
@@ -49,7 +50,7 @@ def lessons() -> list[Any]:
 
 @pytest.mark.parametrize("name", lessons())
 def test_a_topology_does_what_its_lesson_says(name: str, tmp_path: Path) -> None:
-    done = run(name, out=tmp_path / "run", parameters=undelayed(name), seed=1)
+    done = run(name, on="host", out=tmp_path / "run", parameters=undelayed(name), seed=1)
     assert done.status == "ok", done.message
 
 

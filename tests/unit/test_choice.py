@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lab.engines import uml
 from lab.engines.choice import choose, require
 from lab.errors import MissingFeature, UsageError
 from lab.kernel.caps import Capabilities, Capability
@@ -53,3 +54,9 @@ def test_an_unknown_kernel_is_answered_with_the_known_ones() -> None:
 def test_a_start_time_is_refused_on_the_host_kernel() -> None:
     with pytest.raises(UsageError, match="--start-time"):
         choose("host", Plan("x", (), ()), seed=1, start_time_s=5)
+
+
+def test_a_scenario_of_hours_is_not_begun_in_real_time_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uml, "find", lambda: None)
+    with pytest.raises(MissingFeature, match=r"the scenario may take 26 hours.*lab kernel build.*--on host"):
+        choose("auto", Plan("x", (), ()), seed=1, scenario_s=26 * 3600)

@@ -135,6 +135,28 @@ def test_an_unknown_name_is_answered_with_a_close_one() -> None:
         catalog.load("nowhere/zzz.py")
 
 
+# --- what a file says besides ----------------------------------------------------------------------------------
+
+
+def test_a_scenario_that_takes_long_says_so_and_how_it_is_short(mine: Path) -> None:
+    assert (catalog.load("mine").timeout_s, catalog.load("mine").short) == (600.0, {})
+    mine.write_text(f"{MINE}\nTIMEOUT_S = 7200\nSHORT = {{'hours': 0.01}}\n")
+    assert (catalog.load("mine").timeout_s, catalog.load("mine").short) == (7200.0, {"hours": 0.01})
+
+
+@pytest.mark.parametrize("line", ["TIMEOUT_S = 'long'", "TIMEOUT_S = -1", "TIMEOUT_S = True", "SHORT = 3"])
+def test_nonsense_about_that_is_told(mine: Path, line: str) -> None:
+    mine.write_text(f"{MINE}\n{line}\n")
+    with pytest.raises(UsageError, match=f"mine.py: {line.split()[0]} is a"):
+        catalog.load("mine")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_short_form_of_a_lesson_has_parameters_that_it_knows(name: str) -> None:
+    module = catalog.load(name)
+    catalog.bind_parameters(module, module.short)
+
+
 # --- parameters ------------------------------------------------------------------------------------------------
 
 
