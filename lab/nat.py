@@ -50,34 +50,36 @@ def ask(
     differs), `reasons`, `seconds` and `engine`.  Timeouts are measured in virtual time, and on the host if `timers` say
     so.  UsageError for options that make no sense; RunFailed when the kernel broke down.
     """
+    (row,), engine = classify(plan_of(preset, options), on=on, timers=timers, progress=progress)
+    reasons = PRESETS[preset].reasons if preset is not None else {}
+    return {**row, "engine": engine, "reasons": {k: v for k, v in reasons.items() if k not in options}}
+
+
+def classify(
+    plan: Plan,
+    *,
+    on: str = "auto",
+    timers: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> tuple[list[dict[str, Any]], str]:
+    """What the NATs of a plan are, as `lab.actors.nat_prober.classify_nats` tells it, and the kernel's name."""
     from lab.engines.choice import choose
 
-    plan = plan_of(preset, options)
     engine = choose(on, plan, seed=0, say=progress)
-    engine.capabilities()
     timers = timers or engine.repeatable
+    nats = [node.options for node in plan.nodes if node.kind == "nat"]
+    timeouts_s = sum(nat["udp_timeout_s"] + nat["udp_stream_timeout_s"] for nat in nats) if timers else 0
     with scratch_folder("nat") as folder:
-        job = {
-            "plan": plan.to_json(),
-            "module": "",
-            "parameters": {},
-            "seed": 0,
-            "timers": timers,
-            "classify": True,
-        }
+        job = {"plan": plan.to_json(), "module": "", "parameters": {}, "seed": 0, "timers": timers, "classify": True}
         (folder / "job.json").write_text(json.dumps(job))
-        nat = plan.node("nat").options
-        patience_s = _PER_TIMEOUT * (nat["udp_timeout_s"] + nat["udp_stream_timeout_s"]) if timers else 0
-        status = engine.run(folder, wall_timeout_s=_WALL_S + patience_s)
+        status = engine.run(folder, wall_timeout_s=_WALL_S + _PER_TIMEOUT * timeouts_s)
         try:
             result = json.loads((folder / "result.json").read_text())
         except FileNotFoundError:
             raise RunFailed(f"the agent ended with status {status} and left no result", folder=str(folder)) from None
         if result["status"] != "ok":
             raise RunFailed(result["error"]["message"], folder=str(folder))
-    (row,) = result["nats"]
-    reasons = PRESETS[preset].reasons if preset is not None else {}
-    return {**row, "engine": engine.name, "reasons": {k: v for k, v in reasons.items() if k not in options}}
+    return result["nats"], engine.name
 
 
 def plan_of(preset: str | None, options: Mapping[str, Any]) -> Plan:

@@ -47,6 +47,7 @@ _STREAM_AFTER_S: Final = 2.1
 _TICK_S: Final = 0.05
 """How near to a timeout it is tested on both sides."""
 _AT_ONCE: Final = 8
+_LONG: Final = 8
 
 
 async def classify_nats(plan: Plan, *, timers: bool = False) -> list[dict[str, Any]]:
@@ -321,7 +322,8 @@ class Probes:
     async def _lifetime(self, guess: float, pause_s: float | None = None) -> float:
         """How long a mapping lets packets in after the last one from inside; begins looking around `guess`.
 
-        With `pause_s`: a mapping in use, by packets both ways with such pauses.
+        With `pause_s`: a mapping in use, by packets both ways with such pauses.  Of a mapping that lives for more than
+        eight times the guess, and perhaps for ever, that much is told.
         """
         ages = [guess / 2, guess - _TICK_S, guess + _TICK_S]
         low, high = 0.0, float("inf")
@@ -329,8 +331,10 @@ class Probes:
             results = await asyncio.gather(*(self._alive_at(age, pause_s) for age in ages))
             low = max([low, *(age for age, alive in results if alive)])
             high = min([high, *(age for age, alive in results if not alive and age > low)])
+            if low >= _LONG * guess:
+                return round(low, 1)
             if high == float("inf"):
-                ages = [low * factor for factor in (1.5, 2, 4, 8)]
+                ages = [guess * factor for factor in (2, 4, _LONG)]
             else:
                 ages = [low + (high - low) * step / (_AT_ONCE + 1) for step in range(1, _AT_ONCE + 1)]
         return round((low + high) / 2, 1)
@@ -342,7 +346,9 @@ class Probes:
             if pause_s is not None:
                 mapped = await self._make_stream(sock, mapped, pause_s)
             spoke = time.monotonic()
-            await asyncio.sleep(age_s)
+            # The kernel lets long waits be a thousandth late.
+            await asyncio.sleep(max(0.0, age_s - 1))
+            await asyncio.sleep(spoke + age_s - time.monotonic())
             now = time.monotonic() - spoke
             return now, await self._arrives(self._ears[self.here], mapped, sock) is not None
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Any, Final
 
-from lab.rules.nat_behaviour import NatBehaviour, Pooling, Ports
+from lab.rules.nat_behaviour import Filtering, NatBehaviour, Pooling, Ports
 from lab.rules.nat_found import Classification, expected
 from lab.topology.plan import (
     AddAddress,
@@ -89,15 +89,23 @@ def twin(plan: Plan, node: str) -> Twin | None:
             for block in share["blocks"]
             if behaviour.ports is Ports.BLOCK
         },
-        asked=expected(behaviour, outside=outside, proto41_host=proto41),
+        asked=expected(
+            behaviour,
+            outside=outside,
+            proto41_host=proto41,
+            lasting=hosts[0] in _alone(options) and behaviour.filtering is Filtering.ENDPOINT_INDEPENDENT,
+        ),
     )
 
 
 def _hosts(options: Any) -> tuple[str, ...]:
     """Two inside hosts, one of them with an outside address of its own if there is such a one."""
     hosts: list[str] = list(options["hosts"])
-    alone = [host for share in options["shares"] if share["alone"] for host in share["hosts"]]
-    return tuple(dict.fromkeys([*hosts[:1], *alone[:1], *hosts[1:]]))[:2]
+    return tuple(dict.fromkeys([*hosts[:1], *_alone(options)[:1], *hosts[1:]]))[:2]
+
+
+def _alone(options: Any) -> list[str]:
+    return [host for share in options["shares"] if share["alone"] for host in share["hosts"]]
 
 
 def _outside_of(host: str, shares: Any, behaviour: NatBehaviour, pool: tuple[str, ...]) -> tuple[str, ...]:

@@ -61,12 +61,17 @@ class Classification:
 
 
 def expected(
-    behaviour: NatBehaviour, *, outside: MappingABC[str, tuple[str, ...]], proto41_host: str | None = None
+    behaviour: NatBehaviour,
+    *,
+    outside: MappingABC[str, tuple[str, ...]],
+    proto41_host: str | None = None,
+    lasting: bool = False,
 ) -> Classification:
     """What a prober should find.
 
     `outside` has the outside addresses that each probed inside host may be seen at; `proto41_host` is an inside
-    address.
+    address.  `lasting`: the host whose mappings are timed has an outside address of its own that anyone may send to,
+    so that its mappings do not end.
     """
     overloads = behaviour.ports is Ports.OVERLOAD
     preserves = behaviour.ports is Ports.PRESERVE or (overloads and behaviour.mapping is Mapping.ENDPOINT_INDEPENDENT)
@@ -87,9 +92,9 @@ def expected(
         early_probe=_early_probe(behaviour) if stays else None,
         proto41_host=proto41_host or "none",
         other_protocols=behaviour.other_protocols,
-        udp_timeout_s=float(behaviour.udp_timeout_s),
-        udp_stream_timeout_s=float(behaviour.udp_stream_timeout_s),
-        refresh=behaviour.refresh.value,
+        udp_timeout_s=None if lasting else float(behaviour.udp_timeout_s),
+        udp_stream_timeout_s=None if lasting else float(behaviour.udp_stream_timeout_s),
+        refresh=None if lasting else behaviour.refresh.value,
     )
 
 
