@@ -61,7 +61,7 @@ class Sweep:
     @property
     def missing(self) -> int:
         """Cells that are not done yet."""
-        return len(self.facts["cells"]) - self.table["cell"].nunique()
+        return int(len(self.facts["cells"]) - self.table["cell"].nunique())
 
     @property
     def failures(self) -> pd.DataFrame:
