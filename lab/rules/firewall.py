@@ -15,8 +15,9 @@ over the payload, unless it knows that the protocol has none; the list of those 
 UDP-Lite, DCCP, GRE) lacks IPv6 inside IPv4, so nearly every such packet counts as damaged and is dropped silently.
 Routing has no such doubt: the rule marks the packet before it is routed, and `ip rule add fwmark 41 prohibit`
 (`lab.topology.plan.Prohibit`) refuses what is marked, with the same ICMP error.  Without that routing rule the
-packet is dropped in the chain `forward`, counted as `not_answered`.  The kernel sends a host two of these errors at
-once and then one in two seconds: routing and ICMP both take them from one allowance (RFC 1812 section 4.3.2.8).
+packet is dropped in the chain `forward`, counted as `not_answered`.  Routing and ICMP both take these errors from
+one allowance of each host (RFC 1812 section 4.3.2.8): two go out at once, then one for each packet that comes at
+least two seconds after the one before; a steady stream hears no more of it.  Measured on 6.18.
 """
 
 from __future__ import annotations
