@@ -145,7 +145,9 @@ def test_a_run_folder_that_cannot_be_written_is_told_before_anything_is_started(
     with CommandLine("none", tmp_path, before) as lab:
         status, _, errors = lab.end()
     assert status == 2
-    assert errors == f"lab: cannot write {tmp_path}/run.json: Read-only file system\n"
+    (line,) = errors.splitlines()
+    assert line.startswith("lab: cannot ")
+    assert str(tmp_path) in line
 
 
 def test_a_run_folder_may_have_any_name(tmp_path: Path) -> None:
