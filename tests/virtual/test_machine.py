@@ -1,0 +1,72 @@
+"""What a run in the virtual kernel can reach, when it takes place, and what is known about it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from lab.engines import uml
+from lab.errors import UsageError
+from lab.replay import replay
+from lab.run import run
+from lab.wire import read_pcap
+
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(120)]
+
+LOCKED_IN: Final = Path(__file__).parent / "topologies" / "locked_in.py"
+
+
+def test_nothing_gets_out_but_into_the_run_folder(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port)).close()  # it can be reached from here
+        forbidden = tmp_path / "forbidden"
+        done = run(
+            str(LOCKED_IN),
+            on="virtual",
+            seed=1,
+            out=tmp_path / "run",
+            parameters={"forbidden": str(forbidden), "allowed": "/run/lab/allowed", "port": port},
+        )
+    assert done.status == "ok", done.message
+    assert not forbidden.exists()
+    assert (tmp_path / "run" / "allowed").read_text() == "from inside"
+
+
+def test_a_run_takes_place_when_it_is_told_to(tmp_path: Path) -> None:
+    done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run", start_time_s=1_000_000_000)
+    assert done.status == "ok", done.message
+    first, *_ = read_pcap(done.capture("laptop", "eth0"))
+    assert 1_000_000_000 < first[0] < 1_000_000_060
+    assert done.facts["kernel"]["start_time_s"] == 1_000_000_000
+
+
+def test_every_trial_of_a_boot_is_complete(tmp_path: Path) -> None:
+    done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run", trials=3)
+    assert done.status == "ok", done.message
+    assert len(done.trials) == 3
+    for trial in done.trials:
+        assert trial.tunnel("laptop").type == "v6v4"
+        assert trial.wire("laptop", "eth0")["protocol 41"] >= 6
+
+
+def test_the_same_kernel_keeps_to_real_time_when_asked_and_is_then_not_repeated(tmp_path: Path) -> None:
+    done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run", real_time=True)
+    assert done.status == "ok", done.message
+    assert "digest" not in done.facts
+    with pytest.raises(UsageError, match="kept to real time"):
+        replay(done.path)
+
+
+def test_a_run_says_what_its_digest_depends_on(tmp_path: Path) -> None:
+    done = run("direct_6in4", on="virtual", seed=7, out=tmp_path / "run")
+    kernel = uml.require()
+    depends_on = json.loads((done.path / "run.json").read_text())["digest"]["depends_on"]
+    assert depends_on["kernel"] == kernel.sha256 == done.facts["kernel"]["sha256"]
+    assert depends_on["seed"] == 7
+    assert depends_on["packages"].keys() == {"defusedxml"}
+    assert {"topology", "lab", "python", "python_path", "lab_path", "parameters", "start_time_s"} <= depends_on.keys()
