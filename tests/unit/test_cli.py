@@ -135,6 +135,8 @@ def test_help_of_every_verb_has_an_example(verb: str, capsys: Capture) -> None:
         (["run", "home_nat", "--speed", "9"], "No such option"),
         (["run", "home_nat", "--trials", "0"], "--trials"),
         (["run", "home_nat", "--seed", "many"], "--seed"),
+        (["run", "home_nat", "--timeout", "0"], "--timeout 0: a number of seconds"),
+        (["run", "home_nat", "--wall-timeout", "-3"], "--wall-timeout -3: a number of seconds"),
         (["run", "home_nat", "--set", "delay_ms"], "KEY=VALUE"),
         (["run", "home_nat", "--set", "=1"], "KEY=VALUE"),
         (["show", "home_nat", "--set", "dely_ms=1"], "delay_ms"),
