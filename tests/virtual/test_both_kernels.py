@@ -40,9 +40,13 @@ def parameters(name: str, kernel: str, caps: Capabilities) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, caps: Capabilities) -> Iterator[dict[tuple[str, str], Future[Run]]]:
-    """Every topology on either kernel, by (name, kernel); all of them at work while tests wait for theirs."""
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, caps: Capabilities
+) -> Iterator[dict[tuple[str, str], Future[Run]]]:
+    """Every topology asked for on either kernel, by (name, kernel); all are at work while a test waits for its own."""
     base = tmp_path_factory.mktemp("runs")
+    here = [item for item in request.session.items if item.path == request.path]
+    names = dict.fromkeys(str(item.callspec.params["name"]) for item in here if isinstance(item, pytest.Function))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             (name, kernel): pool.submit(
@@ -54,7 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, caps: Capabilities) -> Iterat
                 parameters=parameters(name, kernel, caps),
                 wall_timeout_s=150,
             )
-            for name in NAMES
+            for name in names
             for kernel in ("host", "virtual")
         }
 
