@@ -37,12 +37,12 @@ def test_a_day_shows_which_intervals_keep_a_tunnel(tmp_path: Path) -> None:
 
 
 def test_one_more_word_makes_a_flow_that_is_remembered_longer(tmp_path: Path) -> None:
-    done = day(tmp_path / "run", talk=True, hours=3, knocks=6)
+    done = day(tmp_path / "run", talk=True, hours=2, knocks=4)
     assert kept(done) == {"25": True, "60": True, "110": True, "300": False}
 
 
 def test_another_port_loses_both_directions_and_the_client_notices(tmp_path: Path) -> None:
-    done = day(tmp_path / "run", ports="random", hours=3, knocks=6)
+    done = day(tmp_path / "run", ports="random", hours=2, knocks=4)
     assert kept(done) == {"25": True, "60": False, "110": False, "300": False}
     assert done.counter("broker", "outer_source") >= 9, "three keepalives of each, from ports nobody knows"
     assert done.counter("broker", "tunnels_idle") == 3
@@ -61,7 +61,7 @@ def test_other_timeouts_ask_for_other_intervals(
         timeout_s=timeout_s,
         stream_timeout_s=stream_timeout_s,
         intervals=f"{kept_s},{lost_s}",
-        hours=6,
-        knocks=6,
+        hours=4,
+        knocks=4,
     )
     assert kept(done) == {str(kept_s): True, str(lost_s): False}
