@@ -242,19 +242,27 @@ def _carry_out(
                 futures[pool.submit(run_cell, job)] = job
             for future in as_completed(futures):
                 job = futures[future]
-                rows = _result(future, job, len(jobs))
+                rows = _result(future, job)
                 store.add(job.key, rows)
                 failed += len({row["trial"] for row in rows if row["status"] != "ok"})
                 bar.set_postfix_str(f"{failed} trials failed" if failed else "")
                 bar.update()
         except BaseException:
-            for future in futures:
-                future.cancel()
-            stop()
+            try:
+                # as_completed() gives cells that are done in any order: those not given yet are still to be kept.
+                for future, job in futures.items():
+                    if not future.cancel() and _went_well(future) and job.key not in store.cells():
+                        store.add(job.key, future.result())
+            finally:
+                stop()
             raise
 
 
-def _result(future: Future[list[Row]], job: CellJob, count: int) -> list[Row]:
+def _went_well(future: Future[list[Row]]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _result(future: Future[list[Row]], job: CellJob) -> list[Row]:
     """The rows of a cell that ended, however it did; raises what concerns every cell alike."""
     try:
         return future.result()
