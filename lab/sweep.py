@@ -239,10 +239,12 @@ def _carry_out(
         failed = 0
         try:
             for job in jobs:
-                futures[pool.submit(run_cell, job)] = job
+                with _workers_needed():
+                    futures[pool.submit(run_cell, job)] = job
             for future in as_completed(futures):
                 job = futures[future]
-                rows = _result(future, job)
+                with _workers_needed():
+                    rows = _result(future, job)
                 store.add(job.key, rows)
                 failed += len({row["trial"] for row in rows if row["status"] != "ok"})
                 bar.set_postfix_str(f"{failed} trials failed" if failed else "")
@@ -258,6 +260,16 @@ def _carry_out(
             raise
 
 
+@contextmanager
+def _workers_needed() -> Iterator[None]:
+    """Tell in a sentence that an executor broke down: at a result, or already when a cell is handed to it."""
+    try:
+        yield
+    except (BrokenExecutor, CancelledError) as exc:
+        why = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        raise RunFailed(f"the workers are gone ({why}); finished cells are kept", folder="") from exc
+
+
 def _went_well(future: Future[list[Row]]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
@@ -266,9 +278,6 @@ def _result(future: Future[list[Row]], job: CellJob) -> list[Row]:
     """The rows of a cell that ended, however it did; raises what concerns every cell alike."""
     try:
         return future.result()
-    except (BrokenExecutor, CancelledError) as exc:
-        why = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-        raise RunFailed(f"the workers are gone ({why}); finished cells are kept", folder="") from exc
     except Exception as exc:
         if type(exc).__name__ == "KilledWorker":  # of Dask: the cell was with every worker that died
             return failed_rows(job, f"the cell's worker died, again and again: {exc}")

@@ -105,6 +105,8 @@ def test_workers_that_are_gone_are_told_in_a_sentence(tmp_path: Path) -> None:
     pool = ThreadPoolExecutor(1, initializer=lambda: 1 / 0)
     with pytest.raises(RunFailed, match="the workers are gone"):
         sweep("setup_time", VARY, trials=1, executor=pool)
+    with pytest.raises(RunFailed, match="the workers are gone"):  # now already when the first cell is handed over
+        sweep("setup_time", VARY, trials=1, executor=pool)
 
 
 @pytest.mark.parametrize(
