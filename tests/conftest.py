@@ -52,6 +52,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, keep tests of a module together that share a fixture: it is made once."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            fixtures = [fixture for known in item._fixtureinfo.name2fixturedefs.values() for fixture in known]
+            if any(fixture.scope == "module" for fixture in fixtures):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def caps() -> Capabilities:
     """What this kernel can do, tried once."""
