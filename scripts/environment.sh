@@ -6,7 +6,7 @@
 # checkout, under a name made from those two files (less the settings of tools), so that two checkouts share one and
 # a change makes a new one.  A set-up that finds nothing to do starts five processes.
 
-readonly EXIT_MISSING=3 # a privilege or a feature is missing; the same number as in lab/cli.py
+readonly EXIT_MISSING=3 # a privilege or a feature is missing; the same number as in lab/cli/common.py
 
 checkout=$(readlink -f -- "${BASH_SOURCE[0]}")
 checkout=${checkout%/scripts/*}

@@ -17,6 +17,7 @@ import lab
 import lab.replay
 import lab.run
 from lab import cli
+from lab.cli import networks
 from lab.errors import (
     ImpairmentError,
     KernelRefused,
@@ -333,7 +334,7 @@ def with_capabilities(monkeypatch: pytest.MonkeyPatch, *capabilities: Capability
 
 
 def test_check_tells_the_way_out_of_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    usable = [Capability(name, True, "there") for name in sorted(cli.ESSENTIAL)]
+    usable = [Capability(name, True, "there") for name in sorted(networks.ESSENTIAL)]
     with_capabilities(monkeypatch, *usable, Capability("netem", False, "not in this kernel", "modprobe sch_netem"))
     assert cli.main(["check"]) == 0
     assert "modprobe sch_netem" in capsys.readouterr().out
@@ -349,10 +350,10 @@ def test_check_tells_the_way_out_of_what_is_missing(monkeypatch: pytest.MonkeyPa
     }
 
 
-@pytest.mark.parametrize("lacking", sorted(cli.ESSENTIAL))
+@pytest.mark.parametrize("lacking", sorted(networks.ESSENTIAL))
 def test_check_has_status_3_where_no_network_can_be_built(
     lacking: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    with_capabilities(monkeypatch, *(Capability(name, name != lacking) for name in sorted(cli.ESSENTIAL)))
+    with_capabilities(monkeypatch, *(Capability(name, name != lacking) for name in sorted(networks.ESSENTIAL)))
     assert cli.main(["check"]) == 3
     assert "No network can be built here" in capsys.readouterr().out
