@@ -25,6 +25,8 @@ LINK_LENGTH: Final = 64
 """Every tunnel has a /64 of its own; the client is its ::1."""
 
 _DRAWS: Final = 16
+_PATIENCE_S: Final = 1.0
+"""How long to wait for a database that another program has open."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS accounts (
     user TEXT NOT NULL, realm TEXT NOT NULL, ha1 BLOB NOT NULL, PRIMARY KEY (user, realm)
@@ -82,16 +84,19 @@ class Store:
         self.shortest_prefix = max(shortest_prefix, pool.prefixlen + 1)
         self._rng = rng
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE_S)
         except sqlite3.Error as exc:
             raise UsageError(f"cannot open {path} as the broker's database: {exc}") from exc
         try:
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # another broker would take our leases for free
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_SCHEMA)
             self._db.execute("DELETE FROM leases WHERE user IS NULL")  # their sessions died with the last process
         except sqlite3.Error as exc:
             self._db.close()
+            if exc.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise UsageError(f"cannot use {path} as the broker's database: another broker has it open") from exc
             raise UsageError(f"cannot use {path} as the broker's database: {exc}") from exc
 
     @property
@@ -107,8 +112,7 @@ class Store:
 
     def add_user(self, user: str, password: str) -> None:
         """Create an account or change its password."""
-        if not user or any(ord(c) < 32 or c == ":" for c in user):
-            raise UsageError(f"{user!r} is no user name: it must be non-empty, without a colon or control characters")
+        check_user(user)
         ha1 = digest_ha1(user, self.realm, password)
         self._db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", (user, self.realm, ha1))
 
@@ -218,6 +222,12 @@ class Store:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+
+def check_user(user: str) -> None:
+    """UsageError unless an account may be called `user`."""
+    if not user or any(ord(c) < 32 or c == ":" for c in user):
+        raise UsageError(f"{user!r} is no user name: it must be non-empty, without a colon or control characters")
 
 
 def _round_up(number: int, multiple: int) -> int:
