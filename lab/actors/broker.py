@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lab.actors.dataplane import BrokerDataPlane, OuterAddress, Tunnel, open_protocol_41, open_udp
 from lab.actors.links import Link, TcpLink, UdpLink
 from lab.actors.ratelimit import RateLimiter
-from lab.actors.settings import KEEPALIVE_S, BrokerSettings, settings_from_options
+from lab.actors.settings import KEEPALIVE_S, SHORTEST_PREFIX, BrokerSettings, settings_from_options
 from lab.actors.store import Lease, Store
 from lab.encap import AddressSet, Drop
 from lab.errors import KernelRefused, TunnelRefused
@@ -101,14 +101,16 @@ class TunnelBroker:
     @classmethod
     def from_options(cls, namespace: Namespace, plan: NodePlan, *, rng: random.Random) -> TunnelBroker:
         """The broker that a topology describes; its accounts and leases live in memory.  Raises UsageError."""
-        options = dict(plan.options)
+        options = plan.options
         assert plan.ipv4 is not None
-        pool = IPv6Network(options.pop("pool"))
-        users = options.pop("users", {})
-        shortest_prefix = options.pop("shortest_prefix", 48)
         settings = settings_from_options(plan.name, IPv4Address(plan.ipv4), options)
-        store = Store(pool, rng=rng, realm=settings.session.realm, shortest_prefix=shortest_prefix)
-        for user, password in users.items():
+        store = Store(
+            IPv6Network(options["pool"]),
+            rng=rng,
+            realm=settings.session.realm,
+            shortest_prefix=options.get("shortest_prefix", SHORTEST_PREFIX),
+        )
+        for user, password in options.get("users", {}).items():
             store.add_user(user, password)
         return cls(namespace, settings, store, rng=rng, owns_store=True)
 

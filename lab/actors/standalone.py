@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import re
 import secrets
 import signal
 import socket
@@ -24,7 +23,7 @@ from lab.actors.advertise import Advertiser
 from lab.actors.broker import TunnelBroker
 from lab.actors.client import TunnelClient
 from lab.actors.report import SetupReport
-from lab.actors.settings import BrokerSettings
+from lab.actors.settings import BrokerSettings, check_device
 from lab.actors.store import Store
 from lab.errors import KernelRefused, LabError, MissingFeature, UsageError
 from lab.tsp import PORT, BrokerConfig, ClientConfig, Mechanism, TunnelType
@@ -43,7 +42,6 @@ _LIFETIME_USED: Final = 0.95
 _T = TypeVar("_T")
 _FORWARDING: Final = "net/ipv6/conf/all/forwarding"
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_DEVICE: Final = re.compile(r"[^\s/:%]{1,15}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +81,7 @@ def run_broker(
     `address` is where to listen (None: the address of the default route).  `database` keeps accounts and leases
     (None: in memory).  `users` are added to it, name to password.  Raises UsageError, MissingFeature, KernelRefused.
     """
-    _check_device(device)
+    check_device(device)
     if pool.is_multicast or pool.is_link_local or pool.is_loopback or pool.prefixlen < 8:
         raise UsageError(f"clients cannot have addresses of {pool}; give the broker a prefix that is routed to it")
     mechanisms = tuple(m for m in Mechanism if anonymous or m is not Mechanism.ANONYMOUS)
@@ -133,7 +131,7 @@ def run_client(
     `on_report` is told how each set-up went.  Raises UsageError, MissingFeature, KernelRefused.
     """
     host, port = resolve(wish.broker)
-    _check_device(wish.device)
+    check_device(wish.device)
     rng = secrets.SystemRandom()
     prefix_length = 64 if wish.lan is not None and wish.prefix_length is None else wish.prefix_length
 
@@ -282,11 +280,6 @@ def _until_signal(work: Callable[[Namespace, asyncio.Event], Coroutine[None, Non
         if exc.errno in (errno.EEXIST, errno.EBUSY):
             raise UsageError(f"cannot {exc.action}: there is one already, of another broker or client?") from exc
         raise
-
-
-def _check_device(name: str) -> None:
-    if not _DEVICE.fullmatch(name) or name in (".", ".."):
-        raise UsageError(f"{name!r} cannot be the name of a device: use 1 to 15 characters, no blanks and no /")
 
 
 def resolve(broker: str) -> tuple[IPv4Address, int]:
