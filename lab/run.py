@@ -490,7 +490,7 @@ def _check(topology: Any, done: Run, facts: dict[str, Any]) -> None:
             facts.update(status="check failed", message=explain_assertion(exc, topology.path))
         except LabError as exc:
             facts.update(status="check failed", message=str(exc))
-        except Exception as exc:  # noqa: BLE001 - whatever a person's check raises
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a person's check raises
             facts.update(status="check failed", message=error_in_file(exc, topology.path))
         if facts["status"] != "ok":
             if len(done.trials) > 1:

@@ -25,7 +25,8 @@ def load_module(path: str | Path) -> ModuleType:
     except FileNotFoundError as exc:
         raise UsageError(f"there is no file {path}") from exc
     except SyntaxError as exc:
-        raise UsageError(f"{path}:{exc.lineno}: {exc.msg}") from exc
+        line = "" if exc.lineno is None else f"{exc.lineno}:"  # there is none in a file that is no text
+        raise UsageError(f"{path}:{line} {exc.msg}") from exc
     except (Exception, SystemExit) as exc:
         raise UsageError(error_in_file(exc, path)) from exc
     return module

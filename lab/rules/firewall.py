@@ -89,7 +89,9 @@ PolicyName = Annotated[str, check_policy]
 
 def parse_policy(policy: str | Sequence[str]) -> tuple[Policy, ...]:
     """The policies that "a+b" or ("a", "b") joins, those that stop everything else last.  ValueError as above."""
-    words = policy.split("+") if isinstance(policy, str) else list(policy)
+    words = policy.split("+") if isinstance(policy, str) else policy
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"a policy is a name, or several, not {policy!r}")
     found = [_find(word.strip()) for word in words]
     if not found:
         raise ValueError("a firewall has a policy; `allow` is the one that stops nothing")

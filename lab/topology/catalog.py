@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import re
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ _YES: Final = frozenset({"true", "yes", "on", "1"})
 _NO: Final = frozenset({"false", "no", "off", "0"})
 _REQUIRED: Final = inspect.Parameter.empty
 _TIMEOUT_S: Final = 600.0
+_MOST_NODES: Final = 65_534
+"""A node's number is two bytes of its hardware addresses."""
+_UNKNOWN_KEYWORD: Final = re.compile(
+    r"Network\.(?P<method>\w+)\(\) got an unexpected keyword argument '(?P<keyword>\w+)'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +168,26 @@ def build_network(module: TopologyModule, values: Mapping[str, Any]) -> Network:
     except TopologyError as exc:
         text = error_in_file(exc, module.path).replace(f"{type(exc).__name__}: ", "", 1)
         raise TopologyError(text, node=exc.node) from exc
-    except Exception as exc:
-        raise UsageError(error_in_file(exc, module.path)) from exc
+    except (Exception, SystemExit) as exc:
+        raise UsageError(error_in_file(exc, module.path) + _options_there_are(net, exc)) from exc
+    if len(net.nodes) > _MOST_NODES:
+        raise TopologyError(f"{module.name} has {len(net.nodes)} nodes; the lab has addresses for {_MOST_NODES}")
     return net
+
+
+def _options_there_are(net: Network, exc: BaseException) -> str:
+    """What a method of the network could have been given instead of a keyword that it does not know; else nothing."""
+    called = _UNKNOWN_KEYWORD.search(str(exc)) if isinstance(exc, TypeError) else None
+    if called is None:
+        return ""
+    known = [
+        name
+        for name, parameter in inspect.signature(getattr(net, called["method"])).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    close = get_close_matches(called["keyword"], known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"; {hint}it has {', '.join(known)}" if known else "; it has no options"
 
 
 def _folders() -> Iterator[Path]:
@@ -225,8 +248,11 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(f"{path.name}: has no {name}(); a topology file has build, scenario and check")
+    line = f"{path.name}:{function.__code__.co_firstlineno}" if inspect.isfunction(function) else path.name
     if name == "scenario" and not inspect.iscoroutinefunction(function):
-        raise UsageError(f"{path.name}:{function.__code__.co_firstlineno}: scenario must be written 'async def'")
+        raise UsageError(f"{line}: scenario must be written 'async def'")
+    if name != "scenario" and inspect.iscoroutinefunction(function):  # calling it would do nothing, and look done
+        raise UsageError(f"{line}: {name} must be written 'def', without 'async'")
     return typing.cast(Callable[..., Any], function)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,12 @@ def test_the_6rd_prefix_is_the_one_of_the_generated_packets() -> None:
 )
 def test_a_policy_without_sense_is_refused(policy: str, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
+        check_policy(policy)
+
+
+@pytest.mark.parametrize("policy", [3, None, ["allow", 3]])
+def test_what_is_no_name_of_a_policy_is_refused(policy: Any) -> None:
+    with pytest.raises(ValueError, match="a policy is a name, or several, not "):
         check_policy(policy)
 
 

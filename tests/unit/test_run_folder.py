@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab.errors import UsageError
 from lab.results import PingRecord, SetupRecord
-from lab.run import Run, _run_folder
+from lab.run import Run, _check, _run_folder
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -111,3 +112,13 @@ def test_a_folder_that_a_run_cannot_have_is_refused_in_a_sentence(tmp_path: Path
     (tmp_path / "full" / "something").touch()
     with pytest.raises(UsageError, match="--out"):
         _run_folder("home_nat", tmp_path / out)
+
+
+def test_a_check_that_wants_to_end_the_program_is_a_failed_check() -> None:
+    def check(run: Run) -> None:
+        raise SystemExit(9)
+
+    told = facts()
+    _check(SimpleNamespace(check=check, path=Path(__file__)), Run(Path("run"), told), told)
+    assert told["status"] == "check failed"
+    assert told["message"].endswith("SystemExit: 9")

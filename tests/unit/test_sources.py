@@ -21,6 +21,11 @@ def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:
         load_module(written(tmp_path, "x = 1\ndef build(:\n"))
 
 
+def test_a_file_that_is_no_text_is_told_without_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"mine\.py: .*null byte"):
+        load_module(written(tmp_path, "x = 1\0\n"))
+
+
 def test_an_error_at_import_names_file_line_and_type(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"mine\.py:2: ZeroDivisionError: "):
         load_module(written(tmp_path, "x = 0\ny = 1 / x\n"))

@@ -247,6 +247,8 @@ def test_a_parameter_without_default_must_be_given(mine: Path) -> None:
     [
         ("def check", "def chekc", r"mine\.py: has no check\(\)"),
         ("async def scenario", "def scenario", r"mine\.py:\d+: scenario must be written 'async def'"),
+        ("def check", "async def check", r"mine\.py:\d+: check must be written 'def', without 'async'"),
+        ("def build", "async def build", r"mine\.py:\d+: build must be written 'def', without 'async'"),
         ("size: int = 3", "size: list[int] = [3]", r"mine\.py:\d+: the parameter size of build is a list\[int\]"),
         ("size: int = 3", "*sizes: int", r"mine\.py:\d+: build cannot take \*sizes"),
         ("net: Network,\n", "net: Netwrok,\n", r"mine\.py:\d+: NameError"),
@@ -261,6 +263,37 @@ def test_a_file_that_does_not_load_is_told_by_line(mine: Path, old: str, new: st
 def test_an_error_in_build_is_told_by_line(mine: Path) -> None:
     module = catalog.load(variant(mine, "    net.link(", "    1 / 0\n    net.link("))
     with pytest.raises(UsageError, match=r"mine\.py:27: ZeroDivisionError"):
+        catalog.build_network(module, catalog.bind_parameters(module, {}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "delay_ms=delay_ms",
+            "delay=delay_ms",
+            "mine.py:27: .*'delay'; did you mean delay_ms[?] it has delay_ms, .*mtu",
+        ),
+        ('net.client("a")', 'net.client("a", colour=3)', "mine.py:27: .*'colour'; it has gateway"),
+        ('net.client("a")', 'net.switch("a", ports=3)', "mine.py:27: .*'ports'; it has no options"),
+    ],
+)
+def test_an_unknown_option_is_told_with_those_there_are(mine: Path, old: str, new: str, told: str) -> None:
+    module = catalog.load(variant(mine, old, new))
+    with pytest.raises(UsageError, match=told):
+        catalog.build_network(module, catalog.bind_parameters(module, {}))
+
+
+def test_a_build_that_wants_to_end_the_program_is_an_error_of_the_file(mine: Path) -> None:
+    module = catalog.load(variant(mine, "    net.link(", "    raise SystemExit(3)\n    net.link("))
+    with pytest.raises(UsageError, match=r"mine\.py:27: SystemExit: 3"):
+        catalog.build_network(module, catalog.bind_parameters(module, {}))
+
+
+def test_more_nodes_than_there_are_hardware_addresses_for_are_refused(mine: Path) -> None:
+    many = "    for number in range(65535): net.client(f'c{number}')\n    net.link("
+    module = catalog.load(variant(mine, "    net.link(", many))
+    with pytest.raises(TopologyError, match="mine has 65537 nodes; the lab has addresses for 65534"):
         catalog.build_network(module, catalog.bind_parameters(module, {}))
 
 
