@@ -201,7 +201,7 @@ def data(transport: Transport, number: int, body: bytes) -> bytes:
     return body if transport is Transport.TCP else format_header(Header(240 + number, number)) + body
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bodies=st.lists(noise, max_size=10),
     raw=st.booleans(),
@@ -238,7 +238,7 @@ def test_broker_survives_any_client(bodies: list[bytes], raw: bool, transport: T
     assert session.counters.bytes_sent >= sent
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bodies=st.lists(noise, max_size=10),
     raw=st.booleans(),
