@@ -42,6 +42,12 @@ _PORTS: Final = (3653, 3654)
 _FIRST_PORT: Final = 50001
 """Of the inside hosts; each probe takes the next."""
 _SAMPLES: Final = 4
+_CHANGES: Final = 16
+"""Mappings whose ports are compared."""
+_ENOUGH: Final = 14
+"""So many agree in parity by chance in one of 16384 cases; all that were looked at do in one of 65536."""
+_BLOCK_AT_MOST: Final = 16384
+"""So many random ports lie within so small a range by chance in one of a million cases."""
 _STREAM_AFTER_S: Final = 2.1
 """Connection tracking uses the stream timeout when packets go both ways for longer than 2 s."""
 _TICK_S: Final = 0.05
@@ -201,12 +207,17 @@ class Probes:
         """Everything but the timers."""
         mapping = await self._mapping()
         ports, seen = await self._choice_of_ports()
+        changed = await self._changed_ports(ports)
+        enough = len(changed) >= _ENOUGH
+        if ports == "random" and enough and not self._blocks and _width(changed) < _BLOCK_AT_MOST:
+            ports = "block"
         pooling = "paired" if all(len(addresses) == 1 for addresses in seen.values()) else "arbitrary"
         return Classification(
             mapping=mapping,
             filtering=await self._filtering(),
             hairpinning=await self._hairpinning(),
             ports=ports,
+            parity=all((mine - theirs) % 2 == 0 for mine, theirs in changed) if enough else None,
             overloading=await self._overloading(),
             pooling=pooling if len(self._pool) > 1 else None,
             outside=seen,
@@ -265,6 +276,19 @@ class Probes:
             for host, _, ports in runs
         ]
         return "block" if all(within) else "random", addresses
+
+    async def _changed_ports(self, ports: str) -> list[tuple[int, int]]:
+        """Ports inside and outside, of mappings whose port is another one outside; none where this NAT has few such."""
+        if ports not in ("random", "preserve") or (ports == "preserve" and len(self._hosts) < 2):
+            return []
+        seen = []
+        for _ in range(_CHANGES):
+            port = next(self._ports)
+            if ports == "preserve":  # the other host takes it first
+                await self._out(self._host(self._hosts[1], port), self.here)
+            _, outside = await self._out(self._host(self._hosts[0], port), self.here)
+            seen.append((port, outside))
+        return [(mine, theirs) for mine, theirs in seen if mine != theirs]
 
     async def _overloading(self) -> bool | None:
         """Whether hosts with the same source port and different peers are one to the outside."""
@@ -369,6 +393,12 @@ class Probes:
             await self._deliver(self._ears[self.here], mapped, sock)
             await asyncio.sleep(timeout_s * 0.6)
             return await self._arrives(self._ears[self.here], mapped, sock) is not None
+
+
+def _width(ports: Sequence[tuple[int, int]]) -> int:
+    """Of ports inside and outside, how far those outside are apart."""
+    outside = [theirs for _, theirs in ports]
+    return max(outside) - min(outside)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -93,6 +93,9 @@ class NatBehaviour:
     hairpinning: Hairpinning = Hairpinning.NONE
     ports: Ports = Ports.PRESERVE
     """`make` takes RANDOM where the mapping depends on the peer: "symmetric" NATs usually do."""
+    parity: bool = False
+    """Whether a port that has to be another one stays even or odd (RFC 4787 section 4.2.2, REQ-4): RTP once put its
+    control channel on the odd port after an even one.  With ports=preserve and ports=random."""
     block_size: int = 1024
     """Ports of each inside host, with ports=block; 32 at least, which finding out about the NAT takes."""
     pool: int = 1
@@ -124,6 +127,10 @@ class NatBehaviour:
             )
         if self.ports is Ports.OVERLOAD:
             self._check_overload()
+        if self.parity and self.ports not in (Ports.PRESERVE, Ports.RANDOM):
+            raise BehaviourError(
+                f"ports={self.ports.value} takes ports as they come; parity needs ports=preserve or ports=random"
+            )
         if self.ports is Ports.BLOCK and self.pooling is Pooling.ARBITRARY and self.pool > 1:
             raise BehaviourError("ports=block gives a host ports of one address; it needs pooling=paired")
         if self.one_to_one is True and self.pool > 1:

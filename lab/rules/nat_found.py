@@ -11,7 +11,7 @@ from collections.abc import Mapping as MappingABC
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
-from lab.rules.nat_behaviour import Filtering, Hairpinning, Mapping, NatBehaviour, Ports
+from lab.rules.nat_behaviour import Filtering, Hairpinning, Mapping, NatBehaviour, Pooling, Ports
 
 TIMER_TOLERANCE_S: Final = 0.1
 """How far a timeout that was found may be from the one asked for: kernels count in ticks of 4 or 10 ms."""
@@ -29,6 +29,8 @@ class Classification:
     """none, external or internal (RFC 4787 section 6)."""
     ports: str | None = None
     """preserve, random, sequential or block (RFC 4787 section 4.2)."""
+    parity: bool | None = None
+    """Whether a port that was changed stayed even or odd (RFC 4787 section 4.2.2)."""
     overloading: bool | None = None
     """Whether two inside hosts got one outside endpoint (RFC 4787 REQ-3)."""
     pooling: str | None = None
@@ -85,8 +87,10 @@ def expected(
         filtering=behaviour.filtering.value,
         hairpinning=behaviour.hairpinning.value,
         ports="preserve" if preserves else "random" if overloads else behaviour.ports.value,
+        # Where a free port is kept, it takes two hosts at one address to see a port changed.
+        parity=behaviour.parity if behaviour.ports is Ports.RANDOM or (preserves and shared) else None,
         overloading=overloading if len(outside) > 1 else None,
-        pooling=behaviour.pooling.value if any(len(addresses) > 1 for addresses in outside.values()) else None,
+        pooling=_pooling(behaviour, outside),
         outside=outside,
         # With another port for every peer nobody could say that it was moved.
         early_probe=_early_probe(behaviour) if stays else None,
@@ -96,6 +100,13 @@ def expected(
         udp_stream_timeout_s=None if lasting else float(behaviour.udp_stream_timeout_s),
         refresh=None if lasting else behaviour.refresh.value,
     )
+
+
+def _pooling(behaviour: NatBehaviour, outside: MappingABC[str, tuple[str, ...]]) -> str | None:
+    """None where the hosts have no choice: there is one address, or each has its own."""
+    if behaviour.pooling is Pooling.ARBITRARY:
+        return behaviour.pooling.value if any(len(addresses) > 1 for addresses in outside.values()) else None
+    return behaviour.pooling.value if behaviour.pool > 1 else None
 
 
 def _early_probe(behaviour: NatBehaviour) -> str:

@@ -15,6 +15,9 @@ this keeps books of its own, in sets and maps that the packets themselves fill i
 Each but `granted` is kept twice: for mappings in use (_stream) and for fresh ones, whose timeout is shorter, because an
 element cannot be told to live the longer of two times.
 
+With `parity` another port is drawn from the map `even` or from `odd`, by the source port's last bit: the kernel's own
+choice, of any port in a range, cannot be told to keep it.
+
 Small blocks of ports are searched for a free one, from a random start: a packet's mark goes from port to port by the
 map `next` until the set `held` does not have it.  `port_of` and `mark_of` turn one into the other, since nft tests
 and looks up marks, but not the results of other look-ups.
@@ -48,6 +51,10 @@ from lab.rules.nat_behaviour import (
 
 SEQUENCE: Final = range(40000, 40512)
 """The ports of ports=sequential, each given once before the first is given again."""
+
+PARITY_STEP: Final = 126
+"""Between two ports of one parity: 512 of each from FIRST_PORT up, so that the map of them is a small part of what fits
+into one netlink message."""
 
 _SEARCHED_BLOCK: Final = 128
 _SEARCHED_PORTS: Final = 1024
@@ -226,6 +233,9 @@ class _Udp:
         for number in range(len(self.shares)):
             yield _book(f"set granted{number}", f"inet_service . {key}", self.nat.udp_stream_timeout_s)
 
+        if self.nat.parity:
+            for name, ports in _parities().items():
+                yield _table(name, "mark : inet_service", list(enumerate(ports)))
         if self.searched:
             yield from self._marks()
 
@@ -301,6 +311,12 @@ class _Udp:
                     yield f'{udp} ip saddr {host} counter snat to {to} comment "nat_port_changed"\n'
                 yield '\t\tcounter drop comment "nat_no_block"\n'
                 return
+        if self.nat.parity:
+            yield f"\t\tmeta mark set numgen random mod {len(_parities()['even'])}\n"
+            for last_bit, name in enumerate(_parities()):
+                to = f"{share.address} : meta mark map @{name}"
+                yield f'{udp} udp sport & 1 == {last_bit} counter snat to {to} comment "nat_port_changed"\n'
+            return
         to = f"{share.address}:{FIRST_PORT}-65535 random"
         yield f'{udp} counter snat to {to} comment "nat_port_changed"\n'
 
@@ -377,6 +393,11 @@ def _book(name: str, kind: str, timeout_s: int) -> str:
     # The kernel allows 65535 entries.  To say so here would make it take a table of that size at once: a megabyte, to
     # be looked through every second for what has timed out.
     return f"\t{name} {{\n\t\ttype {kind}\n\t\tflags dynamic,timeout; timeout {timeout_s}s;\n\t}}\n"
+
+
+def _parities() -> dict[str, range]:
+    """The ports to draw from, by their parity: first those whose last bit is 0."""
+    return {name: range(FIRST_PORT + bit, 65536, PARITY_STEP) for bit, name in enumerate(("even", "odd"))}
 
 
 def _mark(number: int, port: int) -> int:

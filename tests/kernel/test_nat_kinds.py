@@ -75,6 +75,7 @@ def test_a_nat_is_what_was_asked_for(name: str) -> None:
         ({"ports": "sequential"}, "ports"),
         ({"ports": "block"}, "ports"),
         ({"ports": "overload"}, "overloading"),
+        ({"parity": True}, "parity"),
         ({"pool": 2}, "outside"),
         ({"pool": 2, "pooling": "arbitrary"}, "pooling"),
         ({"one_to_one": True}, "outside"),
@@ -89,6 +90,22 @@ def test_a_plain_nat_in_the_place_of_another_is_found_out(options: dict[str, Any
     assert wrong in row["wrong"]
     with pytest.raises(NatMismatch, match=f"nat is not the NAT that was asked for: .*{wrong}"):
         refuse_mismatch([row])
+
+
+@pytest.mark.parametrize(
+    ("asked", "built", "wrong"),
+    [
+        ({"ports": "random", "parity": True}, {"ports": "random"}, "parity"),
+        ({"ports": "random"}, {"ports": "random", "parity": True}, "parity"),
+        ({}, {"parity": True}, "parity"),
+        ({"ports": "random"}, {"ports": "block", "block_size": 1024}, "ports"),
+    ],
+    ids=str,
+)
+def test_nats_that_differ_in_their_choice_of_ports_are_told_apart(
+    asked: dict[str, Any], built: dict[str, Any], wrong: str
+) -> None:
+    assert wrong in found(with_rules_of(one_nat(**built), one_nat(**asked)))["wrong"]
 
 
 def test_blocks_of_other_hosts_are_not_the_block_asked_for() -> None:

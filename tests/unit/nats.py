@@ -23,6 +23,8 @@ NATS: Final[dict[str, dict[str, Any]]] = {
     "hairpin_external": {"hairpinning": "external"},
     "hairpin_internal": {"hairpinning": "internal"},
     "ports_random": {"ports": "random"},
+    "parity": {"parity": True},
+    "parity_random_pool": {"parity": True, "ports": "random", "pool": 2},
     "ports_block": {"ports": "block", "block_size": 32},
     "ports_block_pool": {"ports": "block", "block_size": 1024, "pool": 2},
     "ports_overload": {"ports": "overload"},

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import pytest
 
+from lab.nat import rows_of
 from lab.rules.nat import nat_ruleset, nat_sysctls
 from lab.rules.nat_behaviour import (
+    FIRST_PORT,
     BehaviourError,
     Filtering,
     Hairpinning,
@@ -25,6 +27,7 @@ from lab.rules.nat_behaviour import (
     Ports,
     Refresh,
 )
+from lab.rules.nat_found import Classification, expected
 from lab.rules.nat_presets import PRESETS
 from lab.rules.nat_udp import NatPlace, shares
 from tests.unit.nats import ADDRESSES, HOSTS, NATS, place_of, text_of
@@ -108,6 +111,9 @@ def test_the_words_are_those_of_rfc_4787() -> None:
         ({"one_to_one": ("ann",), "ports": "block"}, ["ports=block"]),
         ({"proto41_host": 4}, ["proto41_host=4"]),
         ({"input_open": "perhaps"}, ["input_open='perhaps'"]),
+        ({"ports": "block", "parity": True}, ["ports=block", "parity needs ports=preserve or ports=random"]),
+        ({"ports": "overload", "parity": True}, ["ports=overload", "parity needs"]),
+        ({"parity": "odd"}, ["parity='odd'"]),
         ({"ports": "overload", "mapping": "ADM"}, ["ports=overload cannot have mapping=ADM", "EIM or APDM"]),
         ({"ports": "overload", "filtering": "EIF"}, ["cannot have filtering=EIF", "filtering=APDF"]),
         ({"ports": "overload", "hairpinning": "external"}, ["hairpinning=none"]),
@@ -157,6 +163,35 @@ def test_a_mapping_that_depends_on_the_peer_has_random_ports_unless_told_otherwi
     assert NatBehaviour.make({"mapping": mapping}, {"ports": "sequential"}).ports is Ports.SEQUENTIAL
 
 
+@pytest.mark.parametrize(
+    ("options", "outside", "parity", "pooling"),
+    [
+        ({"parity": True}, {"ann": ("a",), "bob": ("a",)}, True, None),
+        ({}, {"ann": ("a",), "bob": ("a",)}, False, None),
+        ({"parity": True}, {"ann": ("a",)}, None, None),
+        ({"parity": True, "ports": "random"}, {"ann": ("a",)}, True, None),
+        ({"ports": "block"}, {"ann": ("a",), "bob": ("a",)}, None, None),
+        ({"pool": 2}, {"ann": ("a",), "bob": ("b",)}, None, "paired"),
+        ({"pool": 2, "pooling": "arbitrary"}, {"ann": ("a", "b"), "bob": ("a", "b")}, False, "arbitrary"),
+        ({"pool": 2, "pooling": "arbitrary", "one_to_one": "ann"}, {"ann": ("c",)}, None, None),
+    ],
+    ids=str,
+)
+def test_what_can_be_seen_of_ports_and_addresses_is_expected(
+    options: dict[str, Any], outside: dict[str, tuple[str, ...]], parity: bool | None, pooling: str | None
+) -> None:
+    asked = expected(NatBehaviour.make(options), outside=outside)
+    assert (asked.parity, asked.pooling) == (parity, pooling)
+
+
+def test_the_ports_of_each_parity_are_all_of_that_parity_and_above_the_known_ones() -> None:
+    parities = dict(re.findall(r"map (even|odd) \{.*?elements = \{ ([^}]*) \}", text_of(parity=True), re.DOTALL))
+    for bit, name in enumerate(("even", "odd")):
+        ports = [int(entry.split(" : ")[1]) for entry in parities[name].split(", ")]
+        assert len(set(ports)) == 512
+        assert all(port % 2 == bit and FIRST_PORT <= port < 65536 for port in ports)
+
+
 def test_blocks_do_not_overlap() -> None:
     behaviour = NatBehaviour(ports=Ports.BLOCK, block_size=64, pool=2)
     found = [block for share in shares(behaviour, place_of(behaviour)) for block in share.blocks]
@@ -199,6 +234,14 @@ def test_only_timeouts_that_are_not_the_kernels_own_are_written() -> None:
 def test_all_inside_interfaces_are_let_out() -> None:
     place = NatPlace(outside="wan0", inside=("lan0", "lan1"), addresses=ADDRESSES[:1], hosts=HOSTS)
     assert 'iifname { "lan0", "lan1" } counter accept' in nat_ruleset(NatBehaviour(), place)
+
+
+def test_a_timeout_that_was_not_seen_to_end_is_told_as_the_least_it_can_be() -> None:
+    asked = Classification(mapping="EIM")
+    seen = Classification(mapping="EIM", udp_timeout_s=240.0)
+    rows = {row[0]: row for row in rows_of({"asked": asked.to_json(), "found": seen.to_json(), "reasons": {}})}
+    assert rows["udp_timeout_s"][1:4] == ("-", "at least 240 s", "-")
+    assert rows["mapping"][3] == "yes"
 
 
 def write_anew() -> None:

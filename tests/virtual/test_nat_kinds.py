@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lab.nat import classify
+from lab.nat import classify, plan_of
 from lab.topology.network import Network
+from lab.topology.plan import LoadRules
 from lab.topology.planner import make_plan
 from tests.unit.nats import NATS
 
@@ -47,3 +49,11 @@ def test_a_nat_is_what_was_asked_for_and_so_are_its_timeouts(name: str, rows: di
             assert row["asked"][timer] is None  # whoever sends to its own address reaches it for ever
         else:
             assert row["found"][timer] == row["asked"][timer] is not None
+
+
+def test_what_refreshes_a_mapping_other_than_asked_for_is_found_out() -> None:
+    asked, built = (plan_of(None, {"refresh": refresh}) for refresh in ("outbound", "both"))
+    rules = [step for step in built.steps if isinstance(step, LoadRules)]
+    steps = [step for step in asked.steps if not isinstance(step, LoadRules)]
+    (row,), _ = classify(replace(asked, steps=(*steps, *rules)), on="virtual")
+    assert row["wrong"] == ["refresh"]
