@@ -16,9 +16,10 @@ import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lab.errors import LabError
 
@@ -52,13 +53,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, keep tests of a module together that share a fixture: it is made once."""
-    for item in items:
-        if isinstance(item, pytest.Function):
-            fixtures = [fixture for known in item._fixtureinfo.name2fixturedefs.values() for fixture in known]
-            if any(fixture.scope == "module" for fixture in fixtures):
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class _Together(LoadScopeScheduling):
+    """Hands out tests one by one, but those of a file with a fixture for the whole module together: it is made once.
+
+    The largest groups begin first.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if _has_module_fixture(file) else nodeid
+
+
+@functools.cache
+def _has_module_fixture(file: str) -> bool:
+    return 'scope="module"' in (Path(__file__).parent.parent / file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How tests are shared out among several workers."""
+    return _Together(config, log)
 
 
 @pytest.fixture(scope="session")
