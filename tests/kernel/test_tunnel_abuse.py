@@ -14,6 +14,7 @@ import pytest
 from lab.actors.broker import TunnelBroker
 from lab.actors.dataplane import Tunnel
 from lab.errors import KernelRefused
+from lab.kernel import links
 from lab.tsp import BrokerConfig, BrokerSession
 from tests.kernel.tunnels import (
     IMPATIENT,
@@ -121,7 +122,7 @@ def test_a_forged_source_is_dropped_and_counted_at_the_client_too(kind: str) -> 
             await counted("link_scope", towards_client(echo_request("fe80::1", own)))
             # What the client's own kernel routes into the tunnel with another source stays there as well.
             before = counters["inner_source"]
-            await net["client"].run(["ip", "address", "add", "2001:db8:bad::1/128", "dev", "lo"], check=True)
+            links.add_address(net["client"], "lo", "2001:db8:bad::1/128")  # waits until it may be used
             source = IPv6Address("2001:db8:bad::1")
             assert (await net.ping("client", "server", source=source, count=1, timeout_s=0.2)).received == 0
             assert counters["inner_source"] == before + 1
