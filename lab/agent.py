@@ -17,6 +17,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -225,6 +226,10 @@ class Timeout(LabError):
     """A scenario took longer, in the lab's time, than it was given."""
 
 
+class ForgottenAwait(LabError):
+    """A scenario asked for something and did not wait for it, so that it never happened."""
+
+
 class OutOfMemory(LabError):
     """A scenario wanted more memory than there is."""
 
@@ -232,9 +237,9 @@ class OutOfMemory(LabError):
 async def _run_scenario(scenario: Awaitable[None], file: str, timeout_s: float, broken: asyncio.Future[None]) -> None:
     """Wait for the end of the scenario in `file`.
 
-    Raises what it raises, OutOfMemory, Timeout, or what was put into `broken` meanwhile.
+    Raises what it raises, ForgottenAwait, OutOfMemory, Timeout, or what was put into `broken` meanwhile.
     """
-    task = asyncio.ensure_future(_within_memory(scenario, file))
+    task = asyncio.ensure_future(_within_memory(_nothing_forgotten(scenario), file))
     deadline = task.get_loop().time() + timeout_s
     try:
         await asyncio.wait({task, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -248,6 +253,21 @@ async def _run_scenario(scenario: Awaitable[None], file: str, timeout_s: float, 
     if broken.done():
         return broken.result()
     raise Timeout(f"the scenario did not end within {timeout_s:g} s")
+
+
+async def _nothing_forgotten(scenario: Awaitable[None]) -> None:
+    """Wait for the end of the scenario.  Raises what it raises, or ForgottenAwait for a coroutine it threw away.
+
+    All that tells is a warning, when Python finds the coroutine unused: elsewhere a line that is easily overlooked.
+    """
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.filterwarnings("always", ".* was never awaited", RuntimeWarning)
+        await scenario
+    for warning in seen:
+        if "was never awaited" in str(warning.message):
+            what = str(warning.message).split("'")[1]
+            raise ForgottenAwait(f"{Path(warning.filename).name}:{warning.lineno}: {what}() needs an await before it")
+        warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 async def _within_memory(scenario: Awaitable[None], file: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import warnings
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,43 @@ def test_an_agent_that_something_ends_says_what(
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "error"
     assert type(error).__name__ in result["error"]["message"]
+
+
+async def _work() -> None: ...
+
+
+async def _forgets() -> None:
+    _work()  # type: ignore[unused-coroutine]
+
+
+async def _forgets_and_fails() -> None:
+    _work()  # type: ignore[unused-coroutine]
+    raise ValueError("first of all")
+
+
+async def _warns() -> None:
+    await _work()
+    warnings.warn("something else", RuntimeWarning, stacklevel=1)
+
+
+def _run(scenario: Awaitable[None]) -> None:
+    async def main() -> None:
+        broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await agent._run_scenario(scenario, __file__, 10, broken)
+
+    asyncio.run(main())
+
+
+def test_a_scenario_that_forgets_to_wait_is_told_where() -> None:
+    with pytest.raises(agent.ForgottenAwait, match=r"^test_agent\.py:\d+: _work\(\) needs an await before it$"):
+        _run(_forgets())
+
+
+def test_what_a_scenario_raises_comes_before_what_it_forgot() -> None:
+    with pytest.raises(ValueError, match="first of all"):
+        _run(_forgets_and_fails())
+
+
+def test_other_warnings_of_a_scenario_are_passed_on() -> None:
+    with pytest.warns(RuntimeWarning, match="something else"):
+        _run(_warns())

@@ -45,6 +45,14 @@ def test_a_run_takes_place_when_it_is_told_to(tmp_path: Path) -> None:
     assert done.facts["kernel"]["start_time_s"] == 1_000_000_000
 
 
+def test_multicast_is_routed_there_so_that_6over4_is_tried_like_every_other_mechanism(tmp_path: Path) -> None:
+    done = run("rfc7123_filters", on="virtual", seed=1, out=tmp_path / "run", parameters={"policies": "drop"})
+    assert done.status == "ok", done.message
+    crossings = {record.policy: record for record in done.crossings("firewall")}
+    assert "6over4" in crossings["allow"].passed
+    assert crossings["drop_6over4"].dropped == ("6over4",)
+
+
 def test_every_trial_of_a_boot_is_complete(tmp_path: Path) -> None:
     done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run", trials=3)
     assert done.status == "ok", done.message
