@@ -21,8 +21,10 @@ from lab.layout import (
     Wire,
     arrange,
     climb,
+    in_order,
     left_right,
     needs_detour,
+    outer_inner,
     room,
     shoulder,
 )
@@ -73,7 +75,9 @@ def figure(topology: Plan | Network, *, title: str = "") -> Figure:
     if title:
         _text(axes, width / 2, height - MARGIN, title, "title", ha="center", va="center", weight="bold")
     for link in layout.wires:
-        if not _draw_tree_link(axes, nodes, link):
+        if link in layout.fans:
+            _draw_fan_link(axes, nodes, link)
+        elif not _draw_tree_link(axes, nodes, link):
             _draw_loop_link(axes, nodes, link, detours.pop(0) if needs_detour(nodes, link) else 0.0)
     for node in nodes.values():
         _draw_node(axes, node)
@@ -92,13 +96,28 @@ def _draw_tree_link(axes: Axes, nodes: dict[str, Placed], link: Wire) -> bool:
     if outer is a:
         if a.y != b.y:
             end -= FAN
-        _line(axes, [(a.x, a.y), (end, a.y), (b.x - shoulder(a, b), b.y), (b.x, b.y)])
+        _line(axes, link, [(a.x, a.y), (end, a.y), (b.x - shoulder(a, b), b.y), (b.x, b.y)])
     else:
         if a.y != b.y:
             start += FAN
-        _line(axes, [(a.x, a.y), (a.x + shoulder(b, a), a.y), (start, b.y), (b.x, b.y)])
+        _line(axes, link, [(a.x, a.y), (a.x + shoulder(b, a), a.y), (start, b.y), (b.x, b.y)])
     _lane_texts(axes, link, left, right, start, end, outer.y)
     return True
+
+
+def _draw_fan_link(axes: Axes, nodes: dict[str, Placed], link: Wire) -> None:
+    """Draw a link that closes a ring in a lane of its inner node."""
+    left, right = in_order(nodes, link)
+    a, b = nodes[left.node], nodes[right.node]
+    start, end = a.x + room(nodes, a.column), b.x - room(nodes, b.column)
+    outer, inner = outer_inner(nodes, link)
+    if outer is a:
+        start += FAN
+        _line(axes, link, [(a.x + shoulder(inner, outer), a.y), (start, b.y), (b.x, b.y)])
+    else:
+        end -= FAN
+        _line(axes, link, [(a.x, a.y), (end, a.y), (b.x - shoulder(inner, outer), b.y)])
+    _lane_texts(axes, link, left, right, start, end, inner.y)
 
 
 def _lane_texts(axes: Axes, link: Wire, left: End, right: End, start: float, end: float, y: float) -> None:
@@ -145,7 +164,7 @@ def _draw_loop_link(axes: Axes, nodes: dict[str, Placed], link: Wire, detour: fl
         x = a.x
         if any(other.column == a.column and min(a.y, b.y) < other.y < max(a.y, b.y) for other in nodes.values()):
             x += (-1 if a.column < 0 else 1) * (room(nodes, a.column) - GAP / 4)
-        _line(axes, [(a.x, a.y), (x, a.y), (x, b.y), (b.x, b.y)])
+        _line(axes, link, [(a.x, a.y), (x, a.y), (x, b.y), (b.x, b.y)])
         away, side = (-0.08, "right") if x < a.x else (0.08, "left")
         y = nodes[lower.node].y + 0.42 + LINE * len(lower.lines)
         for number, text in enumerate(upper.lines + lower.lines):
@@ -159,15 +178,19 @@ def _draw_loop_link(axes: Axes, nodes: dict[str, Placed], link: Wire, detour: fl
     left, right = (link.a, link.b) if a.x < b.x else (link.b, link.a)
     start, end = climb(nodes, nodes[left.node], 1), climb(nodes, nodes[right.node], -1)
     a, b = nodes[left.node], nodes[right.node]
-    _line(axes, [(a.x, a.y), (start, a.y), (start, detour), (end, detour), (end, b.y), (b.x, b.y)])
+    _line(axes, link, [(a.x, a.y), (start, a.y), (start, detour), (end, detour), (end, b.y), (b.x, b.y)])
     _lane_texts(axes, link, left, right, start + GAP, end - GAP, detour)
 
 
-def _line(axes: Axes, points: list[tuple[float, float]]) -> None:
+def _line(axes: Axes, link: Wire, points: list[tuple[float, float]]) -> None:
+    """The line of a link, dashed if nobody is at its other end at first."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
-    line = PathPatch(Outline(points), facecolor="none", edgecolor=_INK, linewidth=1.5, joinstyle="round", zorder=1)
+    dashes = "-" if link.plugged else (0, (4, 3))
+    line = PathPatch(
+        Outline(points), facecolor="none", edgecolor=_INK, linewidth=1.5, linestyle=dashes, joinstyle="round", zorder=1
+    )
     axes.add_patch(line)
 
 

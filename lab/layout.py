@@ -68,6 +68,7 @@ class Wire:
     b: End
     impairment: str
     """In words, or ""."""
+    plugged: bool = True
 
 
 @dataclass(slots=True)
@@ -80,6 +81,8 @@ class Layout:
     height: float
     detours: list[float]
     """Heights of the lanes for wires that need one (`needs_detour`), in their order."""
+    fans: list[Wire]
+    """Wires that close a ring and have a free lane level with their inner node (`fans_of`)."""
 
 
 def arrange(plan: Plan, *, title: str = "") -> Layout:
@@ -87,8 +90,9 @@ def arrange(plan: Plan, *, title: str = "") -> Layout:
     nodes = {node.name: Placed(node) for node in plan.nodes}
     wires = _wires(plan)
     _place(nodes, _graph(plan))
-    width, height, detours = _measure(nodes, wires, title)
-    return Layout(nodes, wires, width, height, detours)
+    fans = fans_of(nodes, wires)
+    width, height, detours = _measure(nodes, wires, fans, title)
+    return Layout(nodes, wires, width, height, detours, fans)
 
 
 def _describe(node: NodePlan) -> list[str]:
@@ -116,12 +120,15 @@ def _wires(plan: Plan) -> list[Wire]:
     kinds = {node.name: node.kind for node in plan.nodes}
     ends: dict[frozenset[str], list[End]] = {}
     said: dict[frozenset[str], str] = {}
+    unplugged: set[frozenset[str]] = set()
     for node in plan.nodes:
         for interface in node.interfaces:
             key = frozenset((node.name, interface.peer))
             ends.setdefault(key, []).append(End(node.name, _end_lines(interface, kinds[node.name])))
             said[key] = _impairment(shapes.get((node.name, interface.name)))
-    return [Wire(a, b, said[key]) for key, (a, b) in ends.items()]
+            if not interface.plugged:
+                unplugged.add(key)
+    return [Wire(a, b, said[key], key not in unplugged) for key, (a, b) in ends.items()]
 
 
 def _end_lines(interface: InterfacePlan, kind: str) -> tuple[str, ...]:
@@ -172,7 +179,7 @@ def _place(nodes: dict[str, Placed], graph: nx.Graph[str]) -> None:
         node.children = _side_by_side(node.children, graph)
     sides: dict[int, list[str]] = {-1: [], 1: []}
     for branch in nodes[root].children:
-        sides[-1 if _holds_client(nodes, branch) else 1].append(branch)
+        sides[-1 if _leads_to_client(nodes, branch, graph) else 1].append(branch)
     for side, branches in sides.items():
         leaf = 0
         for branch in branches:
@@ -214,8 +221,12 @@ def _below(nodes: dict[str, Placed], names: Iterable[str]) -> list[str]:
     return found
 
 
-def _holds_client(nodes: dict[str, Placed], branch: str) -> bool:
-    return any(nodes[name].plan.kind in ("client", "nat") for name in _below(nodes, [branch]))
+def _leads_to_client(nodes: dict[str, Placed], branch: str, graph: nx.Graph[str]) -> bool:
+    """Whether clients or NATs are in a branch, or linked to it from another."""
+    names = _below(nodes, [branch])
+    if any(nodes[name].plan.kind in ("client", "nat") for name in names):
+        return True
+    return any(nodes[other].plan.kind == "client" for name in names for other in graph[name])
 
 
 def _place_branch(nodes: dict[str, Placed], top: str, side: int, leaf: int) -> int:
@@ -238,7 +249,9 @@ def _place_branch(nodes: dict[str, Placed], top: str, side: int, leaf: int) -> i
     return leaf
 
 
-def _measure(nodes: dict[str, Placed], wires: list[Wire], title: str) -> tuple[float, float, list[float]]:
+def _measure(
+    nodes: dict[str, Placed], wires: list[Wire], fans: list[Wire], title: str
+) -> tuple[float, float, list[float]]:
     """Set the x and y of all nodes; the size of the drawing and the heights of the detours."""
     columns = sorted({node.column for node in nodes.values()})
     half = {
@@ -255,11 +268,11 @@ def _measure(nodes: dict[str, Placed], wires: list[Wire], title: str) -> tuple[f
             if node.column == column:
                 node.x = x
         if column != columns[-1]:
-            x += max(half[column], 0.4) + _lane(nodes, wires, column) + max(half[column + 1], 0.4)
+            x += max(half[column], 0.4) + _lane(nodes, wires, fans, column) + max(half[column + 1], 0.4)
     width = x + max(half[columns[-1]], 0.4) + MARGIN
     if title:
         width = max(width, _width(title, "title", bold=True) + 2 * MARGIN)
-    loops = [wire for wire in wires if left_right(nodes, wire) is None]
+    loops = [wire for wire in wires if left_right(nodes, wire) is None and wire not in fans]
     texts = max(len(node.texts) for node in nodes.values())
     pitch = max(0.56 + 0.1 + texts * LINE + 2 * GAP, 1.25)
     pitch += max(
@@ -279,15 +292,37 @@ def _measure(nodes: dict[str, Placed], wires: list[Wire], title: str) -> tuple[f
     return width, height + (0.45 if title else 0), detours
 
 
+def fans_of(nodes: dict[str, Placed], wires: list[Wire]) -> list[Wire]:
+    """Wires between neighbouring columns that close a ring, where beside the inner node there is nothing farther out.
+
+    They fan out from the outer node, each to a lane of its own: a client's to the places that it may move to.
+    """
+    taken = {(node.column, node.row) for node in nodes.values()}
+    found = []
+    for wire in wires:
+        outer, inner = outer_inner(nodes, wire)
+        lane = (outer.column, inner.row)
+        if left_right(nodes, wire) is None and abs(outer.column - inner.column) == 1 and lane not in taken:
+            taken.add(lane)
+            found.append(wire)
+    return found
+
+
+def outer_inner(nodes: dict[str, Placed], wire: Wire) -> tuple[Placed, Placed]:
+    """The nodes of a wire, the one farther from the middle first."""
+    a, b = nodes[wire.a.node], nodes[wire.b.node]
+    return (a, b) if abs(a.column) > abs(b.column) else (b, a)
+
+
 def needs_detour(nodes: dict[str, Placed], wire: Wire) -> bool:
     return nodes[wire.a.node].column != nodes[wire.b.node].column
 
 
-def _lane(nodes: dict[str, Placed], wires: list[Wire], column: int) -> float:
+def _lane(nodes: dict[str, Placed], wires: list[Wire], fans: list[Wire], column: int) -> float:
     """Width of the lanes between a column and the next: the widest text, and a fan where several lanes meet."""
     widest, fan = 0.9, 0.0
     for wire in wires:
-        ends = left_right(nodes, wire)
+        ends = in_order(nodes, wire) if wire in fans else left_right(nodes, wire)
         if ends is None or nodes[ends[0].node].column != column:
             continue
         left, right = ends
@@ -304,7 +339,12 @@ def left_right(nodes: dict[str, Placed], wire: Wire) -> tuple[End, End] | None:
     a, b = nodes[wire.a.node], nodes[wire.b.node]
     if a.parent != b.plan.name and b.parent != a.plan.name:
         return None
-    return (wire.a, wire.b) if a.column < b.column else (wire.b, wire.a)
+    return in_order(nodes, wire)
+
+
+def in_order(nodes: dict[str, Placed], wire: Wire) -> tuple[End, End]:
+    """The ends of a link between two columns, left one first."""
+    return (wire.a, wire.b) if nodes[wire.a.node].column < nodes[wire.b.node].column else (wire.b, wire.a)
 
 
 @functools.cache

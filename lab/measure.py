@@ -53,6 +53,7 @@ def setup_rows(trial: Run) -> list[dict[str, Any]]:
                 "retransmissions": record.retransmissions,
                 "bytes_sent": record.bytes_sent,
                 "bytes_received": record.bytes_received,
+                "keepalive_interval_s": record.keepalive_interval_s,
                 "client_ipv6": record.client_ipv6,
                 "seen_by_broker": record.seen_by_broker,
                 "rtt_s": _median(plain),

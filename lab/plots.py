@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from lab.run import Run
+
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, without the yellow, which white paper swallows."""
 
@@ -315,42 +317,55 @@ def survival(
     return ax
 
 
-def timeline(data: pd.DataFrame, ax: Axes | None = None, *, pings: pd.DataFrame | None = None) -> Axes:
+def timeline(data: Run | pd.DataFrame, ax: Axes | None = None, *, pings: pd.DataFrame | None = None) -> Axes:
     """Which addresses a node had when: a bar for each, a lane for each kind, one below the other.
 
-    `data` is `Run.tables.addresses`, or a table with the columns node, what, address, from_s and until_s.  `pings`
-    (`Run.tables.pings`) adds a lane: a full mark for each ping that was answered at all, a cross for one that was not.
+    `data` is a run (its trial is drawn, with its echo requests over IPv6), or a table like `Run.tables.addresses`, of
+    one trial, with the columns node, what, address, from_s, until_s and, for a second line in the bars, event.
+    `pings` (like `Run.tables.echoes`: at_s, answered) adds a lane: what was answered is a stroke above, what was not
+    one below.
     """
+    from lab.run import Run
+
+    if isinstance(data, Run):
+        if pings is None:
+            pings = data.tables.echoes
+            pings = pings[(pings["trial"] == data.trial) & (pings["family"] == 6)]
+        noisy, data = data.noisy, data.tables.addresses[lambda table: table["trial"] == data.trial]
+        data = data.assign(noisy=noisy)
     table = _with(data, "node", "what", "address", "from_s", "until_s")
+    pings = None if pings is None or pings.empty else pings
     lanes = list(dict.fromkeys(zip(table["node"], table["what"], strict=True)))
     several = table["node"].nunique() > 1
     names = [f"{node}: {what}" if several else what for node, what in lanes]
-    ax = _axes(ax, (7.5, 1.2 + 0.6 * (len(lanes) + (pings is not None))))
-    ends = [float(table["until_s"].max()), *([float(pings["at_s"].max())] if pings is not None and len(pings) else [])]
-    scale, unit = _long(max(ends))
+    ax = _axes(ax, (8.5, 1.3 + 0.62 * (len(lanes) + (pings is not None))))
+    end_s = max(float(table["until_s"].max()), 0.0 if pings is None else float(pings["at_s"].max()))
+    scale, unit = _long(end_s)
     for lane, key in enumerate(lanes):
         here = table[(table["node"] == key[0]) & (table["what"] == key[1])]
         known = list(dict.fromkeys(here["address"]))
-        for address, start, end in zip(here["address"], here["from_s"], here["until_s"], strict=True):
-            number = known.index(address)
+        for row in here.to_dict("records"):
+            number, start, width = known.index(row["address"]), row["from_s"] * scale, row["until_s"] - row["from_s"]
             ax.barh(
-                lane, (end - start) * scale, left=start * scale, height=0.62, color=COLOURS[number % 6], alpha=0.35,
+                lane, width * scale, left=start, height=0.66, color=COLOURS[number % 6], alpha=0.35,
                 edgecolor=COLOURS[number % 6], hatch=_HATCHES[number % 5], linewidth=1.2,
             )  # fmt: skip
-            middle = (start + end) / 2 * scale
+            text = row["address"] + (f"\n{row['event']}" if row.get("event") else "")
             ax.text(
-                middle, lane, address, ha="center", va="center", fontsize=7.5, color=_INK, bbox=_PLATE, clip_on=True
-            )
+                start + width * scale / 2, lane, text, ha="center", va="center", fontsize=7.5, color=_INK, bbox=_PLATE,
+                clip_on=True,
+            )  # fmt: skip
     if pings is not None:
         names.append("pings")
-        for answered, marker, colour in ((True, "o", COLOURS[0]), (False, "x", COLOURS[1])):
-            here = pings[(pings["received"] > 0) == answered]
-            label = "answered" if answered else "not answered"
-            ax.plot(here["at_s"] * scale, [len(lanes)] * len(here), marker, color=colour, markersize=6, label=label)
+        for answered, place, colour in ((True, -0.17, COLOURS[0]), (False, 0.17, COLOURS[1])):
+            at = pings[pings["answered"].astype(bool) == answered]["at_s"] * scale
+            label = f"{len(at)} {'answered (above)' if answered else 'not answered (below)'}"
+            places = [len(lanes) + place] * len(at)
+            ax.plot(at, places, "|", color=colour, markersize=9, markeredgewidth=0.9, label=label)
         ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlim(0, max(ends) * scale * 1.02)
+    ax.set_xlim(0, end_s * scale * 1.02)
     ax.set_xlabel(f"time since the network was up ({unit})")
     _dress(ax, table, grid="x")
     return ax

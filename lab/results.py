@@ -60,6 +60,8 @@ class SetupRecord(Record):
     """The delegated prefix, if one was asked for."""
     seen_by_broker: str | None = None
     """The client's IPv4 address as the broker sees it."""
+    keepalive_interval_s: int | None = None
+    """How often the client has to speak at least, as the broker decided; None when it need not."""
     data_plane: str = ""
     """How packets are carried: sit, tun or veth, as the machine allows."""
 
@@ -75,6 +77,11 @@ class PingRecord(Record):
     sent: int
     received: int
     rtts_s: tuple[float, ...] = ()
+    """Of those that were answered, in the order of the requests."""
+    sent_s: tuple[float, ...] = ()
+    """When each request was sent, in seconds after `at_s`."""
+    lost: tuple[int, ...] = ()
+    """Which requests were not answered, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,10 @@ class TransferRecord(Record):
     seconds: float
     intact: bool
     """The receiver got as many bytes with the same SHA-256."""
+    longest_gap_s: float | None = None
+    """The longest time for which the receiver got nothing; None where the transfer did not end."""
+    reason: str = ""
+    """Why it did not end; empty when it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,17 @@ class PolicyRecord(Record):
     """A firewall's policy was switched."""
 
     policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRecord(Record):
+    """A client went to another place, and got another IPv4 address there."""
+
+    place: str
+    """The node at the other end of the link that is plugged in now."""
+    iface: str
+    address: str | None
+    """Its IPv4 address there, without prefix length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +209,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "transfer": TransferRecord,
     "command": CommandRecord,
     "policy": PolicyRecord,
+    "move": MoveRecord,
     "explain": ExplainRecord,
     "crossing": CrossingRecord,
     "experience": ExperienceRecord,

@@ -31,6 +31,7 @@ from lab.results import (
     DatagramRecord,
     ExperienceRecord,
     ExplainRecord,
+    MoveRecord,
     PingRecord,
     Record,
     SetupRecord,
@@ -227,6 +228,10 @@ class Run:
         from lab.detect import detect
 
         return detect(self.capture(node, iface))
+
+    def moves(self, node: str) -> list[MoveRecord]:
+        """Every move of a client to another place, in order."""
+        return self._of(MoveRecord, node)
 
     def experiences(self) -> list[ExperienceRecord]:
         """What clients got to know of a firewall's policies, in order."""

@@ -23,6 +23,7 @@ from lab.results import (
     DatagramRecord,
     ExperienceRecord,
     ExplainRecord,
+    MoveRecord,
     PingRecord,
     PolicyRecord,
     Record,
@@ -30,7 +31,7 @@ from lab.results import (
     TransferRecord,
     describe_setup,
 )
-from lab.topology.plan import NodePlan, Plan
+from lab.topology.plan import AddNeighbor, InterfacePlan, NodePlan, Plan
 
 if TYPE_CHECKING:
     from lab.actors.broker import TunnelBroker
@@ -47,10 +48,13 @@ _KIND_OF_RECORD: Final = {
     DatagramRecord: "datagram",
     CommandRecord: "command",
     PolicyRecord: "policy",
+    MoveRecord: "move",
     ExplainRecord: "explain",
     CrossingRecord: "crossing",
     ExperienceRecord: "experience",
 }
+_PLUGGED_AFTER_S: Final = 5.0
+"""When a link that was plugged in has to carry packets at the latest."""
 _R = TypeVar("_R", bound=Record)
 
 
@@ -108,8 +112,9 @@ class Lab:
         return record
 
     async def start(self) -> None:
-        """Start the programs that run before any scenario: the brokers."""
+        """Put every client where it is at first, and start the programs that run before any scenario: the brokers."""
         for node in self:
+            node.leave_other_places()
             if node.kind == "broker":
                 await node.start_broker()
 
@@ -132,6 +137,7 @@ class LabNode:
         self.policy: str | None = plan.options.get("policy") if plan.kind == "firewall" else None
         """A firewall's policy, None on other nodes."""
         self.log = logging.LoggerAdapter(log, {"node": plan.name})
+        self._place = next((i for i in self._movable() if i.plugged), None)
         self._tunnel: TunnelClient | None = None
         self._broker: TunnelBroker | None = None
         self._advertiser: Any = None
@@ -149,7 +155,9 @@ class LabNode:
 
     @property
     def ipv4(self) -> str | None:
-        """The node's IPv4 address, or None."""
+        """The node's IPv4 address, or None; that of the place where it is, for a client that moves."""
+        if self._place is not None and self._place.ipv4 is not None:
+            return self._place.ipv4.partition("/")[0]
         return self.plan.ipv4
 
     @property
@@ -191,6 +199,55 @@ class LabNode:
         self._slaac = str(address)
         self.log.info("has %s from a router advertisement", address)
         return self._slaac
+
+    # ------------------------------------------------------------------ places
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The nodes that a client can move to, that where it is included; nothing for a node that stays."""
+        return tuple(i.peer for i in self._movable())
+
+    def _movable(self) -> list[InterfacePlan]:
+        found = [i for i in self.plan.interfaces if i.ipv4 is not None]
+        return found if self.kind == "client" and not all(i.plugged for i in found) else []
+
+    def leave_other_places(self) -> None:
+        """Unplug a client's links to where it is not at first."""
+        from lab.kernel.plug import unplug
+
+        for iface in self._movable():
+            if not iface.plugged:
+                unplug(self.namespace, iface.name, [str(iface.ipv4)])
+
+    async def move_to(self, place: str | LabNode) -> MoveRecord:
+        """Pull the link to where the client is and plug in the one to `place`, a neighbour, as of a laptop on its way.
+
+        It gets the address and the default route that it has there and loses the ones before.  Its programs are not
+        told: a tunnel stays as it was, until its keepalives or `connect_tunnel` end it.
+        """
+        from lab.kernel import plug
+
+        name = place if isinstance(place, str) else place.name
+        there = next((i for i in self._movable() if i.peer == name), None)
+        if there is None:
+            way_out = f"it can be at {', '.join(self.places)}" if self.places else "its links are all plugged in"
+            raise UsageError(f"{self.name} cannot move to {name}: {way_out} (net.link(..., plugged=False))")
+        at = self.lab.now()
+        if self._place is not None:
+            plug.unplug(self.namespace, self._place.name, [str(self._place.ipv4)])
+        known = {
+            step.address: step.mac
+            for step in self.lab.plan.steps
+            if isinstance(step, AddNeighbor) and (step.node, step.iface) == (self.name, there.name)
+        }
+        plug.plug(self.namespace, there.name, str(there.ipv4), there.gateway, known)
+        self._place = there
+        while not plug.carries(self.namespace, there.name):
+            if self.lab.now() > at + _PLUGGED_AFTER_S:
+                raise LabError(f"the link from {self.name} to {name} carries no packets {_PLUGGED_AFTER_S:g} s later")
+            await asyncio.sleep(0.001)
+        self.log.info("is at %s now, with %s", name, self.ipv4)
+        return self.lab.record(MoveRecord(self.name, at, place=name, iface=there.name, address=self.ipv4))
 
     # ------------------------------------------------------------------ tunnels
 
@@ -445,7 +502,9 @@ class LabNode:
             size=size,
             sent=report.sent,
             received=report.received,
-            rtts_s=tuple(report.rtts_s),
+            rtts_s=report.rtts_s,
+            sent_s=report.sent_s,
+            lost=report.lost,
         )
         self.log.info("ping %s (%s): %d of %d answered", record.to, address, record.received, record.sent)
         return self.lab.record(record)
@@ -497,32 +556,44 @@ class LabNode:
         return self._ports[number]
 
     async def transfer(
-        self, to: str | LabNode, *, size: int = 1_000_000, timeout_s: float = 60.0, family: int | None = None
+        self,
+        to: str | LabNode,
+        *,
+        size: int = 1_000_000,
+        timeout_s: float = 60.0,
+        over_s: float = 0.0,
+        may_fail: bool = False,
+        family: int | None = None,
     ) -> TransferRecord:
-        """Send `size` random bytes to a node over TCP and compare checksums."""
+        """Send `size` random bytes to a node over TCP and compare checksums.
+
+        They are sent as fast as they go or, as in a talk, little by little in the course of `over_s`.  A transfer that
+        does not end in `timeout_s` raises LabError or, if it `may_fail`, is recorded as not intact, with the reason.
+        """
         from lab.actors.transfer import transfer
 
         other = self.lab[to]
         address = self._address_of(other, family)
         at = self.lab.now()
-        report = await transfer(
-            self.namespace,
-            other.namespace,
-            address,
-            size=size,
-            timeout_s=timeout_s,
-            rng=self.lab.rng(f"{self.name}/transfer/{len(self.lab.records)}"),
-        )
-        record = TransferRecord(
-            node=self.name,
-            at_s=at,
-            to=other.name,
-            address=address,
-            size=size,
-            seconds=report.seconds,
-            intact=report.intact,
-        )
-        self.log.info("%d bytes to %s: %s", size, other.name, "intact" if record.intact else "DAMAGED")
+        told: dict[str, Any]
+        try:
+            report = await transfer(
+                self.namespace,
+                other.namespace,
+                address,
+                size=size,
+                timeout_s=timeout_s,
+                over_s=over_s,
+                rng=self.lab.rng(f"{self.name}/transfer/{len(self.lab.records)}"),
+            )
+            told = {"seconds": report.seconds, "intact": report.intact, "longest_gap_s": report.longest_gap_s}
+        except LabError as exc:
+            if not may_fail or isinstance(exc, UsageError):
+                raise
+            told = {"seconds": self.lab.now() - at, "intact": False, "reason": str(exc)}
+        record = TransferRecord(node=self.name, at_s=at, to=other.name, address=address, size=size, **told)
+        verdict = record.reason or ("intact" if record.intact else "DAMAGED")
+        self.log.info("%d bytes to %s: %s", size, other.name, verdict)
         return self.lab.record(record)
 
     async def explain(

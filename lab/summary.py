@@ -12,6 +12,7 @@ from lab.results import (
     DatagramRecord,
     ExperienceRecord,
     ExplainRecord,
+    MoveRecord,
     PingRecord,
     PolicyRecord,
     Record,
@@ -108,8 +109,11 @@ def describe(record: Record) -> list[str]:
             text = f"from port {record.source_port} to {record.to} port {record.port}: {seen}{at}"
             return [_line(record.node, "datagram", text)]
         case TransferRecord():
-            verdict = "checksums equal" if record.intact else "DAMAGED"
-            text = f"{record.size} bytes to {record.to} over TCP in {record.seconds * 1000:.0f} ms, {verdict}"
+            verdict = "checksums equal" if record.intact else record.reason or "DAMAGED"
+            if record.longest_gap_s is not None and record.longest_gap_s >= 1:
+                verdict += f"; nothing came for {record.longest_gap_s:.1f} s"
+            took = f"{record.seconds * 1000:.0f} ms" if record.seconds < 60 else f"{record.seconds:.0f} s"
+            text = f"{record.size} bytes to {record.to} over TCP in {took}, {verdict}"
             return [_line(record.node, "transfer", text)]
         case CrossingRecord():
             told = [
@@ -120,6 +124,8 @@ def describe(record: Record) -> list[str]:
             return [_line(record.node, "crossing", f"{record.policy}: {'; '.join(told) or 'everything passed'}")]
         case ExplainRecord():
             return [_line(record.node, "explain", f"{record.what} to {record.to} was {record.verdict}")]
+        case MoveRecord():
+            return [_line(record.node, "moves", f"to {record.place}, {record.address} there, at {record.at_s:.0f} s")]
         case PolicyRecord():
             return [_line(record.node, "policy", record.policy)]
         case CommandRecord():

@@ -7,16 +7,18 @@ nothing of a kind happened the table has its columns and no rows.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.capfile import CaptureFile
 from lab.encap import Drop
 from lab.measure import PHASES, named_apart, ping_family, setup_rows
 from lab.packets import Packet, find_mappings, parse_packet
-from lab.results import PingRecord, TransferRecord
+from lab.results import MoveRecord, PingRecord, TransferRecord
 from lab.wire import classify
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 _SETUPS: Final = (
     "node", "attempt", "at_s", "broker", "transport", "requested", "type", "mechanism", "outcome", "code",
     "explanation", "ready", "setup_s", "total_s", *(f"{phase}_s" for phase in PHASES), "round_trips",
-    "retransmissions", "bytes_sent", "bytes_received", "client_ipv6", "seen_by_broker", "rtt_s", "pings_sent",
-    "pings_received", "tunnel_rtt_s",
+    "retransmissions", "bytes_sent", "bytes_received", "keepalive_interval_s", "client_ipv6", "seen_by_broker",
+    "rtt_s", "pings_sent", "pings_received", "tunnel_rtt_s",
 )  # fmt: skip
 _PACKETS: Final = (
     "time_s", "node", "iface", "label", "protocol", "src", "sport", "dst", "dport", "hops", "inner_src", "inner_dst",
@@ -130,15 +132,31 @@ class Tables:
         return _table(rows, ("trial", "at_s", "node", "to", "family", "size", "rtt_s"))
 
     @property
+    def echoes(self) -> pd.DataFrame:
+        """A row for each echo request: trial, at_s (when it was sent), node, to, address, family, answered, rtt_s."""
+        rows = []
+        for view in self._run.trials:
+            for record in view.records:
+                if isinstance(record, PingRecord):
+                    told = {name: getattr(record, name) for name in ("node", "to", "address")}
+                    told |= {"family": ping_family(record)}
+                    for after_s, rtt_s in _echoes(record):
+                        answer = {"answered": rtt_s is not None, "rtt_s": rtt_s}
+                        rows.append({"trial": view.trial, "at_s": record.at_s + after_s, **told, **answer})
+        head = ("trial", "at_s", "node", "to", "address", "family", "answered", "rtt_s")
+        return _table(rows, head).sort_values(["trial", "at_s"], kind="stable", ignore_index=True)
+
+    @property
     def transfers(self) -> pd.DataFrame:
-        """A row for each TCP transfer: trial, at_s, node, to, address, size, seconds, intact."""
+        """A row for each TCP transfer: trial, at_s, node, to, address, size, seconds, intact, longest_gap_s, reason."""
         rows = [
             {"trial": view.trial, **asdict(record)}
             for view in self._run.trials
             for record in view.records
             if isinstance(record, TransferRecord)
         ]
-        return _table(rows, ("trial", "at_s", "node", "to", "address", "size", "seconds", "intact"))
+        head = ("trial", "node", "at_s", "to", "address", "size", "seconds", "intact", "longest_gap_s", "reason")
+        return _table(rows, head)
 
     @property
     def packets(self) -> pd.DataFrame:
@@ -230,26 +248,62 @@ class Tables:
         return _table(rows, ("trial", "link", "direction", "quantity", "requested", "achieved"))
 
     @property
-    def addresses(self) -> pd.DataFrame:
-        """A row for each address a client had by a tunnel: trial, node, what, address, from_s, until_s.
+    def moves(self) -> pd.DataFrame:
+        """A row for each move of a client to another place: trial, node, at_s, place, iface, address."""
+        rows = [
+            {"trial": view.trial, **asdict(record)}
+            for view in self._run.trials
+            for record in view.records
+            if isinstance(record, MoveRecord)
+        ]
+        return _table(rows, ("trial", "node", "at_s", "place", "iface", "address"))
 
-        `what` is "IPv6", the tunnel's own, or "IPv4 at the broker", where the broker saw the client.  An address is
-        held from when its tunnel was ready to the node's next attempt or the end of the scenario.
+    @property
+    def addresses(self) -> pd.DataFrame:
+        """A row for each address a client had: trial, node, what, family, address, event, from_s, until_s.
+
+        `what` is "IPv4", its own; "IPv4 at the broker", where the broker saw it; or "IPv6", that of a tunnel.  `event`
+        is how it came by it: "at home", the place, or "tunnel 1", the attempt.  What a tunnel gave holds from when
+        that was ready until the node moves, makes its next attempt or the scenario ends.
+        """
+        rows = [row for view in self._run.trials for row in (*_own_addresses(view), *_tunnel_addresses(view))]
+        return _table(rows, ("trial", "node", "what", "family", "address", "event", "from_s", "until_s"))
+
+    @property
+    def lifetimes(self) -> pd.DataFrame:
+        """How long each tunnel was heard through, as far as pings tell: a row for each that was ready.
+
+        Columns: trial, node, attempt, type, keepalive_s (the interval, NaN without), from_s, alive_s, ended.  Echo
+        requests count that others sent to the tunnel's IPv6 address, or if there were none those that the node sent
+        itself.  `alive_s` is the time from the set-up to the last one answered before the first that was not, `ended`
+        whether there was such a one: a packet lost on the way ends a life as well.  A tunnel that nobody pinged has no
+        row.
         """
         rows = []
         for view in self._run.trials:
+            echoes = [
+                (record.at_s + after_s, record.node, record.address, rtt_s is not None)
+                for record in view.records
+                if isinstance(record, PingRecord) and ping_family(record) == 6
+                for after_s, rtt_s in _echoes(record)
+            ]
             setups = setup_rows(view)
-            end_s = self._run.facts["trials"][view.trial].get("scenario_s")
             for number, row in enumerate(setups):
                 if not row["ready"]:
                     continue
-                later = [other["at_s"] for other in setups[number + 1 :] if other["node"] == row["node"]]
-                held = {"from_s": row["at_s"] + row["total_s"], "until_s": later[0] if later else end_s}
-                for what, name in (("IPv6", "client_ipv6"), ("IPv4 at the broker", "seen_by_broker")):
-                    if row[name] is not None:
-                        told = {"trial": view.trial, "node": row["node"], "what": what, "address": row[name]}
-                        rows.append({**told, **held})
-        return _table(rows, ("trial", "node", "what", "address", "from_s", "until_s"))
+                from_s = row["at_s"] + row["total_s"]
+                until_s = _next_attempt_s(setups, number)
+                mine = sorted(echo for echo in echoes if from_s <= echo[0] < until_s)
+                seen = [echo for echo in mine if echo[2] == row["client_ipv6"] and echo[1] != row["node"]]
+                seen = seen or [echo for echo in mine if echo[1] == row["node"]]
+                if not seen:
+                    continue
+                answered = list(takewhile(lambda echo: echo[3], seen))
+                told = {"trial": view.trial, **{name: row[name] for name in ("node", "attempt", "type")}}
+                told |= {"keepalive_s": row["keepalive_interval_s"], "from_s": from_s}
+                told |= {"alive_s": answered[-1][0] - from_s if answered else 0.0, "ended": len(answered) < len(seen)}
+                rows.append(told)
+        return _table(rows, ("trial", "node", "attempt", "type", "keepalive_s", "from_s", "alive_s", "ended"))
 
     @property
     def captures(self) -> pd.DataFrame:
@@ -269,6 +323,49 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> pd.Data
     names = list(rows[0]) if rows else list(columns)
     table = pd.DataFrame.from_records([dict(row) for row in rows], columns=names)
     return table.astype({name: float for name in names if name.endswith("_s")})  # else a column of None is no number
+
+
+def _echoes(record: PingRecord) -> Iterator[tuple[float, float | None]]:
+    """(seconds after `at_s`, round trip or None) of each request of a ping; older records do not have them."""
+    lost, rtts = set(record.lost), iter(record.rtts_s)
+    for number, after_s in enumerate(record.sent_s):
+        yield after_s, None if number in lost else next(rtts)
+
+
+def _next_attempt_s(setups: Sequence[Mapping[str, Any]], number: int) -> float:
+    """When the node of a set-up tries again; never if it does not."""
+    node = setups[number]["node"]
+    return next((row["at_s"] for row in setups[number + 1 :] if row["node"] == node), math.inf)
+
+
+def _own_addresses(view: Run) -> Iterator[dict[str, Any]]:
+    """The rows of the IPv4 addresses of clients, from place to place."""
+    end_s = view.facts["trials"][view.trial].get("scenario_s", math.nan)
+    for node in view.facts["nodes"]:
+        if node["kind"] != "client" or node["ipv4"] is None:
+            continue
+        first = next((i["peer"] for i in node["interfaces"] if (i["ipv4"] or "").split("/")[0] == node["ipv4"]), "")
+        stays = [(0.0, first, node["ipv4"]), *((m.at_s, m.place, m.address) for m in view.moves(node["name"]))]
+        for (from_s, place, address), (until_s, *_) in zip(stays, [*stays[1:], (end_s,)], strict=True):
+            told = {"trial": view.trial, "node": node["name"], "what": "IPv4", "family": 4, "address": address}
+            yield {**told, "event": f"at {place}", "from_s": from_s, "until_s": until_s}
+
+
+def _tunnel_addresses(view: Run) -> Iterator[dict[str, Any]]:
+    """The rows of the addresses that clients had by a tunnel."""
+    end_s = view.facts["trials"][view.trial].get("scenario_s", math.nan)
+    setups = setup_rows(view)
+    for number, row in enumerate(setups):
+        if not row["ready"]:
+            continue
+        from_s = row["at_s"] + row["total_s"]
+        moved_s = (move.at_s for move in view.moves(row["node"]) if move.at_s >= from_s)
+        until_s = min(_next_attempt_s(setups, number), next(moved_s, math.inf))
+        for what, family, name in (("IPv4 at the broker", 4, "seen_by_broker"), ("IPv6", 6, "client_ipv6")):
+            if row[name] is not None:
+                told = {"trial": view.trial, "node": row["node"], "what": what, "family": family, "address": row[name]}
+                held = {"from_s": from_s, "until_s": until_s if until_s < math.inf else end_s}
+                yield {**told, "event": f"tunnel {row['attempt']}", **held}
 
 
 def _captured(view: Run) -> Iterator[tuple[str, str]]:

@@ -49,6 +49,10 @@ class PingReport:
     received: int
     rtts_s: tuple[float, ...] = ()
     """Round-trip times in seconds, in the order of the requests; unanswered ones are left out."""
+    sent_s: tuple[float, ...] = ()
+    """When each request was sent, in seconds since the first was about to be."""
+    lost: tuple[int, ...] = ()
+    """Which requests were not answered, counted from 0."""
     errors: tuple[str, ...] = field(default=())
     """What the kernel said to requests that could not be sent."""
 
@@ -155,6 +159,8 @@ async def ping(
     if not smallest <= size <= _LARGEST:
         raise UsageError(f"a ping of {size} bytes does not exist; an IPv{target.version} one has {smallest} to 65535")
     loop = asyncio.get_running_loop()
+    began = loop.time()
+    sent_s: list[float] = []
     sent_at: dict[int, float] = {}
     rtts: dict[int, float] = {}
     errors: list[str] = []
@@ -174,6 +180,7 @@ async def ping(
             elif sequence:
                 await asyncio.sleep(interval_s)
             sent_at[sequence] = loop.time()
+            sent_s.append(sent_at[sequence] - began)
             try:
                 echo.send(sequence, size)
             except OSError as exc:
@@ -190,7 +197,8 @@ async def ping(
     finally:
         echo.close()
     in_order = tuple(rtts[sequence] for sequence in sorted(rtts))
-    return PingReport(str(target), size, count, len(in_order), in_order, tuple(errors))
+    lost = tuple(sequence for sequence in range(count) if sequence not in rtts)
+    return PingReport(str(target), size, count, len(in_order), in_order, tuple(sent_s), lost, tuple(errors))
 
 
 def checksum(data: bytes) -> int:

@@ -20,7 +20,7 @@ from typing import Final
 from lab.errors import UsageError
 from lab.ladder.frames import Packet
 from lab.ladder.journeys import Journey, Sighting, Visit, journeys, sightings
-from lab.results import PolicyRecord, Record, SetupRecord
+from lab.results import MoveRecord, PolicyRecord, Record, SetupRecord
 from lab.run import Run
 from lab.topology.plan import AddLink, Plan, Shape
 
@@ -133,6 +133,9 @@ class _Story:
             raise UsageError(f"{file} cannot be read: {exc}") from exc
         if not run.captures:
             raise UsageError("no packets were captured in this run, so there is no ladder to draw")
+        for move in run.records:
+            if isinstance(move, MoveRecord) and move.at_s <= self.setup.at_s:
+                self.plan = self.plan.moved(move.node, move.place)
         self.kinds = {value.name: value.kind for value in self.plan.nodes}
         self.macs = {
             (end, iface): mac
@@ -450,8 +453,9 @@ def _rewritten(visit: Visit) -> str:
 
 def _neighbours(plan: Plan) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {node.name: [] for node in plan.nodes}
+    unplugged = {(node.name, iface.name) for node in plan.nodes for iface in node.interfaces if not iface.plugged}
     for step in plan.steps:
-        if isinstance(step, AddLink):
+        if isinstance(step, AddLink) and not unplugged & {(step.a, step.a_iface), (step.b, step.b_iface)}:
             found[step.a].append(step.b)
             found[step.b].append(step.a)
     return found

@@ -172,7 +172,7 @@ def routes(
     forwarding = [port for port in own if port.forwards(family)]
     if forwarding:
         yield from _router_routes(node, forwarding, domains[forwarding[0].segment], prefixes)
-    leaf = [port for port in own if not port.forwards(family)]
+    leaf = [port for port in own if not port.forwards(family) and port.link.plugged]
     if leaf:
         yield from _leaf_routes(node, leaf, domains, prefixes)
 
@@ -246,6 +246,12 @@ def _leaf_routes(
             )
             if gateway is not default[1]:
                 yield Route(dst, gateway, port)
+
+
+def gateway_at(port: Port, domains: Mapping[Segment, Domain]) -> Port | None:
+    """The gateway for who is at this end of a link and nowhere else: the one nearest to the root; None without any."""
+    gateways = domains[port.segment].gateways(port.segment) if port.segment in domains else []
+    return gateways[0] if gateways else None
 
 
 def _choose(node: Node, choices: list[tuple[Port, Port]], domains: dict[Segment, Domain]) -> tuple[Port, Port] | None:

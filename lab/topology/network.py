@@ -225,12 +225,14 @@ class Network:
         mtu: int = 1500,
         ipv4: str | IPv4Network | None = None,
         ipv6: str | IPv6Network | None = None,
+        plugged: bool = True,
     ) -> Link:
         """A wire between two nodes, each a node or its name.
 
         The impairments hold in each direction; `reorder_pct` is the share of packets that skip the delay and so
         overtake the others.  `ipv4` and `ipv6` are prefixes to use instead of the planner's own (one of the links of a
-        switch speaks for its whole segment).
+        switch speaks for its whole segment).  `plugged=False` is a client's link to a place where it is not at first;
+        `await net["laptop"].move_to(PLACE)` takes it there.
         """
         a, b = self._known(a), self._known(b)
         name = f"{a}-{b}"
@@ -250,6 +252,7 @@ class Network:
             mtu=_mtu(name, mtu),
             ipv4=None if ipv4 is None else _ipv4_prefix(name, "ipv4", ipv4),
             ipv6=None if ipv6 is None else _ipv6_prefix(name, "ipv6", ipv6),
+            plugged=plugged,
         )
         if 0 < link.rate_mbit < _SLOWEST_MBIT:
             raise TopologyError(
@@ -265,6 +268,8 @@ class Network:
             raise TopologyError(
                 f"link {name}: reorder_pct={reorder_pct} needs delay_ms: packets overtake by not being delayed", node=a
             )
+        if not plugged and sum(isinstance(self[end], Client) for end in (a, b)) != 1:
+            raise TopologyError(f"link {name}: plugged=False is for a client's link to a place it may move to", node=a)
         self._links[frozenset((a, b))] = link
         return link
 

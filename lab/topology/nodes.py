@@ -176,6 +176,8 @@ class Link:
     ipv4: IPv4Network | None = None
     """Prefix of the segment; None: chosen by the planner."""
     ipv6: IPv6Network | None = None
+    plugged: bool = True
+    """False: a client's link to where it is not at first (`lab.scenario.LabNode.move_to`)."""
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final, get_args
 
 
@@ -179,6 +179,10 @@ class InterfacePlan:
     ipv6: str | None = None
     role: str = ""
     """"inside" or "outside" on a NAT or firewall, else ""."""
+    plugged: bool = True
+    """False on the links of a client to where it is not at first."""
+    gateway: str | None = None
+    """On a client that moves: the IPv4 address its default route goes to when it is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,17 @@ class Plan:
             if node.name == name:
                 return node
         raise KeyError(name)
+
+    def moved(self, name: str, place: str) -> Plan:
+        """The plan as it is when the client called `name` is at another `place`, a node that it is linked to.
+
+        What was done to make the network, the steps, is as before.
+        """
+        node = self.node(name)
+        interfaces = tuple(replace(i, plugged=i.peer == place or i.gateway is None) for i in node.interfaces)
+        ipv4 = next((i.ipv4.partition("/")[0] for i in interfaces if i.peer == place and i.ipv4), node.ipv4)
+        there = replace(node, interfaces=interfaces, ipv4=ipv4)
+        return replace(self, nodes=tuple(there if one is node else one for one in self.nodes))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values; `Plan.from_json` is the inverse."""

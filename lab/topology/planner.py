@@ -18,7 +18,7 @@ from lab.rules.firewall import PROHIBITED_MARK, firewall_ruleset
 from lab.rules.nat import nat_ruleset, nat_sysctls
 from lab.rules.nat_udp import NatPlace, Share, shares
 from lab.topology.addressing import address_ipv4, address_ipv6
-from lab.topology.domains import Domain, Route, find_domains, routes
+from lab.topology.domains import Domain, Route, find_domains, gateway_at, routes
 from lab.topology.nat_sides import nat_place
 from lab.topology.network import Network
 from lab.topology.nodes import Broker, Client, Firewall, Host, Nat, Node, Switch
@@ -82,7 +82,7 @@ def make_plan(net: Network) -> Plan:
     steps.extend(_shapes(net, wiring))
     return Plan(
         name=net.name or "network",
-        nodes=tuple(_node_plan(node, wiring.ports[node.name], places.get(node.name)) for node in net.nodes),
+        nodes=tuple(_node_plan(node, wiring.ports[node.name], places.get(node.name), ipv4) for node in net.nodes),
         steps=tuple(steps),
     )
 
@@ -209,9 +209,10 @@ def _shapes(net: Network, wiring: Wiring) -> Iterator[Shape]:
                 )
 
 
-def _node_plan(node: Node, ports: list[Port], place: NatPlace | None) -> NodePlan:
+def _node_plan(node: Node, ports: list[Port], place: NatPlace | None, domains: dict[Segment, Domain]) -> NodePlan:
     boxes = isinstance(node, Nat | Firewall)
-    ordered = sorted(ports, key=lambda port: (not port.outside, _only_hosts_beyond(port)))
+    moves = not all(port.link.plugged for port in ports) and isinstance(node, Client)
+    ordered = sorted(ports, key=lambda port: (not port.link.plugged, not port.outside, _only_hosts_beyond(port)))
     return NodePlan(
         name=node.name,
         kind=node.kind,
@@ -222,6 +223,8 @@ def _node_plan(node: Node, ports: list[Port], place: NatPlace | None) -> NodePla
                 ipv4=None if port.ipv4 is None else str(port.ipv4),
                 ipv6=None if port.ipv6 is None else str(port.ipv6),
                 role=("outside" if port.outside else "inside") if boxes else "",
+                plugged=port.link.plugged or not isinstance(node, Client),
+                gateway=_gateway(port, domains) if moves else None,
             )
             for port in ports
         ),
@@ -229,6 +232,11 @@ def _node_plan(node: Node, ports: list[Port], place: NatPlace | None) -> NodePla
         ipv6=next((str(port.ipv6.ip) for port in ordered if port.ipv6 is not None), None),
         options=_options(node, ports, place),
     )
+
+
+def _gateway(port: Port, domains: dict[Segment, Domain]) -> str | None:
+    gateway = gateway_at(port, domains)
+    return None if gateway is None or gateway.ipv4 is None else str(gateway.ipv4.ip)
 
 
 def _only_hosts_beyond(port: Port) -> bool:

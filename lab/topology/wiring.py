@@ -7,6 +7,7 @@ has no planned address, so its segment has no planned IPv6: the client on it adv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
@@ -97,7 +98,21 @@ def wire(net: Network) -> Wiring:
     if mute:
         port = min(mute, key=lambda port: len(port.node.forwards))  # of two that cannot talk, blame the smaller
         raise TopologyError(_nothing_in_common(port), node=port.node.name)
+    for node in net.nodes:
+        _check_places(node, ports[node.name])
     return Wiring(ports, segments)
+
+
+def _check_places(node: Node, ports: list[Port]) -> None:
+    """A client that moves is in one place at a time."""
+    here = [port for port in ports if port.link.plugged and not port.segment.slaac]
+    if not isinstance(node, Client) or len(here) == 1 or all(port.link.plugged for port in ports):
+        return
+    if here:
+        why = f"is at {_and([port.peer for port in here])} at first; say plugged=False for all of its places but one"
+    else:
+        why = "is nowhere at first; leave plugged=False out of the link to where it is"
+    raise TopologyError(f"{node.name} moves, and {why}", node=node.name)
 
 
 def _check_connected(net: Network) -> None:
@@ -164,6 +179,7 @@ def _ways_to(core: list[str], net: Network, boxes: dict[str, list[str]]) -> dict
 
     root = ""
     graph = net.graph
+    graph.remove_edges_from([(link.a, link.b) for link in net.links if not link.plugged])  # nobody forwards there
     graph.add_edges_from((root, name) for name in core)
     ways: dict[str, list[str]] = {name: [] for name in boxes}
     if not core:
@@ -171,7 +187,7 @@ def _ways_to(core: list[str], net: Network, boxes: dict[str, list[str]]) -> dict
     depth = nx.single_source_shortest_path_length(graph, root)
     for block in nx.biconnected_component_edges(graph):
         edges = list(block)
-        top = min((end for edge in edges for end in edge), key=depth.__getitem__)
+        top = min((end for edge in edges for end in edge), key=lambda end: depth.get(end, math.inf))
         for edge in edges:
             for box, other in (edge, edge[::-1]):
                 if box in ways and box != top and other != root:

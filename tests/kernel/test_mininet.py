@@ -50,8 +50,10 @@ def conclusions(done: Run) -> list[tuple[Any, ...]]:
     """What a run found out, without addresses drawn and times measured."""
     found: list[tuple[Any, ...]] = []
     for record in done.facts["trials"][0]["records"]:
-        keys = ("kind", "node", "to", "outcome", "type", "transport", "code", "sent", "received", "intact", "policy")
-        found.append(tuple(record.get(key) for key in keys))
+        keys = ("kind", "node", "to", "outcome", "type", "transport", "code", "sent", "intact", "policy", "place")
+        received = record.get("received", 0)  # how many, if not all: a question of time
+        some = "some" if 0 < received < record["sent"] else received
+        found.append((*(record.get(key) for key in keys), some))
     return found
 
 

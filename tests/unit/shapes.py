@@ -172,8 +172,28 @@ def mesh() -> Network:
     return net
 
 
+def roaming() -> Network:
+    """A client that is at home, and may be in a cafe or on a campus, where there is another."""
+    net = Network("roaming")
+    for name in ("laptop", "phone"):
+        net.client(name)
+    for name in ("home", "cafe"):
+        net.nat(name)
+    for name in ("campus", "internet"):
+        net.router(name)
+    net.broker("broker")
+    net.link("laptop", "home")
+    net.link("laptop", "cafe", plugged=False)
+    net.link("laptop", "campus", delay_ms=5, plugged=False)
+    net.link("phone", "campus")
+    for place in ("home", "cafe", "campus"):
+        net.link(place, "internet", delay_ms=20)
+    net.link("internet", "broker")
+    return net
+
+
 HARDER: Final[dict[str, Callable[[], Network]]] = {
-    shape.__name__: shape for shape in (direct, home_lan, ring, ipv6_backbone, mesh)
+    shape.__name__: shape for shape in (direct, home_lan, ring, ipv6_backbone, mesh, roaming)
 }
 
 ALL: Final[dict[str, Callable[[], Network]]] = {**LESSONS, **HARDER}

@@ -114,6 +114,11 @@ def test_every_link_is_drawn_once(shape: str) -> None:
     assert len(lines(drawing(shape))) == len(ALL[shape]().links)
 
 
+def test_links_to_where_nobody_is_at_first_are_dashed() -> None:
+    dashed = [line for line in lines(drawing("roaming")) if line.get_linestyle() not in ("-", "solid")]
+    assert len(dashed) == 2
+
+
 def test_impairments_are_written_on_their_link() -> None:
     net = Network("impaired")
     net.link(net.client("laptop"), net.broker("broker"), delay_ms=20, jitter_ms=2, loss_pct=0.5, rate_mbit=10)

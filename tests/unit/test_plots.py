@@ -31,7 +31,7 @@ ADDRESSES = pd.DataFrame(
         {"node": "laptop", "what": "IPv6", "address": "2001:db8::1", "from_s": 1.0, "until_s": 150.0},
     ]
 )
-PINGS = pd.DataFrame({"at_s": [1.0, 62.0, 80.0], "received": [1, 0, 3]})
+PINGS = pd.DataFrame({"at_s": [1.0, 62.0, 80.0], "answered": [True, False, True]})
 
 
 def with_types() -> pd.DataFrame:

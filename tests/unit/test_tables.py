@@ -89,7 +89,78 @@ def test_what_links_were_asked_for_stands_beside_what_they_do(run: Run) -> None:
     assert (first["quantity"], first["requested"], first["achieved"]) == ("delay_ms", 20.0, 20.01)
 
 
-@pytest.mark.parametrize("name", ["packets", "mappings", "transfers", "captures"])
+FAR = {**SETUP, "at_s": 50.0, "client_ipv6": "2001:db8:f000:1::1", "seen_by_broker": "192.0.2.9"}
+MOVE = {"kind": "move", "node": "laptop", "at_s": 20.0, "place": "cafe", "iface": "eth1", "address": "192.168.1.2"}
+OUTSIDE = {
+    "kind": "ping", "node": "server", "at_s": 10.0, "to": "laptop", "address": "2001:db8:f000:1::1", "size": 104,
+    "sent": 4, "received": 2, "rtts_s": [0.02, 0.04], "sent_s": [0.0, 5.0, 25.0, 50.0], "lost": [1, 2],
+}  # fmt: skip
+
+
+def moving(path: Path) -> Run:
+    """A laptop that sets up, is pinged, moves to a cafe and sets up again."""
+    first = {**FAR, "at_s": 1.0, "seen_by_broker": "192.0.2.8", "keepalive_interval_s": 30}
+    facts = json.loads((path / "run.json").read_text())
+    facts["trials"] = [trial(first, OUTSIDE, MOVE, FAR, scenario_s=80.0), trial(first, MOVE, scenario_s=40.0)]
+    (path / "run.json").write_text(json.dumps(facts))
+    return Run.load(path)
+
+
+def test_every_echo_request_has_a_row_with_its_own_time_and_answer(run: Run) -> None:
+    table = moving(run.path).tables.echoes
+    assert list(table["at_s"]) == [10.0, 15.0, 35.0, 60.0]
+    assert list(table["answered"]) == [True, False, False, True]
+    assert list(table["rtt_s"].fillna(-1)) == [0.02, -1, -1, 0.04]
+    assert run.tables.echoes.empty  # its records are of an older lab
+
+
+def test_a_moving_client_has_addresses_by_place_and_by_tunnel(run: Run) -> None:
+    table = moving(run.path).tables.addresses
+    spans = {
+        (row.trial, row.what, row.address, row.event): (row.from_s, row.until_s)
+        for row in table.itertuples(index=False)
+    }
+    assert spans == {
+        (0, "IPv4", "192.168.0.2", "at nat"): (0.0, 20.0),
+        (0, "IPv4", "192.168.1.2", "at cafe"): (20.0, 80.0),
+        (0, "IPv4 at the broker", "192.0.2.8", "tunnel 1"): (1.05, 20.0),
+        (0, "IPv6", "2001:db8:f000:1::1", "tunnel 1"): (1.05, 20.0),
+        (0, "IPv4 at the broker", "192.0.2.9", "tunnel 2"): (50.05, 80.0),
+        (0, "IPv6", "2001:db8:f000:1::1", "tunnel 2"): (50.05, 80.0),
+        (1, "IPv4", "192.168.0.2", "at nat"): (0.0, 20.0),
+        (1, "IPv4", "192.168.1.2", "at cafe"): (20.0, 40.0),
+        (1, "IPv4 at the broker", "192.0.2.8", "tunnel 1"): (1.05, 20.0),
+        (1, "IPv6", "2001:db8:f000:1::1", "tunnel 1"): (1.05, 20.0),
+    }
+    assert set(table["family"][table["what"] == "IPv6"]) == {6}
+
+
+def test_a_tunnel_lives_until_the_last_answer_before_the_first_silence(run: Run) -> None:
+    table = moving(run.path).tables.lifetimes
+    assert list(table["attempt"]) == [1, 2]  # of the second trial nobody asked
+    assert list(table["keepalive_s"].fillna(-1)) == [30, -1]
+    assert list(table["alive_s"]) == pytest.approx([10 - 1.05, 60 - 50.05])
+    assert list(table["ended"]) == [True, False]
+
+
+def test_a_run_draws_its_own_timeline(run: Run) -> None:
+    from matplotlib import pyplot as plt
+
+    from lab import plots
+
+    view = moving(run.path).trials[0]
+    ax = plots.timeline(view, plt.figure().add_subplot())
+    written = {text.get_text() for text in ax.texts}
+    assert {"192.168.1.2\nat cafe", "2001:db8:f000:1::1\ntunnel 2"} <= written
+    legend = ax.get_legend()
+    assert legend is not None
+    told = [text.get_text() for text in legend.get_texts()]
+    assert told == ["2 answered (above)", "2 not answered (below)"]
+    assert sum(len(bar.patches) for bar in ax.containers if hasattr(bar, "patches")) == 6
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", ["packets", "mappings", "transfers", "captures", "moves", "echoes"])
 def test_a_table_of_nothing_has_its_columns(run: Run, name: str) -> None:
     table = getattr(run.tables, name)
     assert len(table) == 0

@@ -57,6 +57,7 @@ def refused(say: Callable[[Network], Any]) -> TopologyError:
         (lambda n: n.host("h", slaac=True, ipv6_only=True), "h", ["slaac already means"]),
         (lambda n: n.link("laptop", Network().client("laptop")), "laptop", ["another network"]),
         (lambda n: n.link("laptop", None), None, ["nodes or names"]),
+        (lambda n: n.link(n.router("a"), n.router("b"), plugged=False), "a", ["a-b", "client's link", "move to"]),
     ],
 )
 def test_a_mistake_is_named_where_it_is_made(say: Callable[[Network], Any], node: str | None, told: list[str]) -> None:

@@ -27,7 +27,7 @@ from lab.topology.plan import (
 )
 from lab.topology.planner import make_plan
 from lab.topology.ranges import Ranges
-from tests.unit.shapes import ALL, core, direct, home_nat
+from tests.unit.shapes import ALL, core, direct, home_nat, roaming
 
 
 @pytest.fixture(params=list(ALL))
@@ -174,6 +174,35 @@ def test_node_plans_tell_what_the_steps_do(plan: Plan) -> None:
 def test_every_nat_and_firewall_gets_rules_and_nobody_else(plan: Plan) -> None:
     boxes = {node.name for node in plan.nodes if node.kind in ("nat", "firewall")}
     assert {step.node for step in plan.steps if isinstance(step, LoadRules)} == boxes
+
+
+def test_a_client_that_moves_has_a_gateway_in_every_place_and_one_default_route() -> None:
+    plan = make_plan(roaming())
+    laptop = plan.node("laptop")
+    assert [(i.peer, i.plugged) for i in laptop.interfaces] == [("home", True), ("cafe", False), ("campus", False)]
+    for interface in laptop.interfaces:
+        there = {i.peer: i.ipv4 for i in plan.node(interface.peer).interfaces}["laptop"]
+        assert interface.gateway == str(there).partition("/")[0]
+    routes = [step for step in plan.steps if isinstance(step, AddRoute) and step.node == "laptop"]
+    assert [(route.dst, route.iface) for route in routes] == [("0.0.0.0/0", "eth0")]
+    assert laptop.ipv4 == "192.168.0.2"
+    assert all(i.plugged and i.gateway is None for i in plan.node("phone").interfaces)
+
+
+@pytest.mark.parametrize(
+    ("plugged", "told"),
+    [((True, True), "is at home and cafe at first"), ((False, False), "is nowhere at first; leave plugged=False out")],
+)
+def test_a_client_that_moves_is_in_one_place_at_first(plugged: tuple[bool, bool], told: str) -> None:
+    net = Network()
+    for name in ("home", "cafe", "campus"):
+        net.router(name)
+        net.link(name, net.client("laptop") if name == "home" else "laptop", plugged=name != "campus" and plugged[0])
+    net.link("home", "cafe")
+    net.link("cafe", "campus")
+    with pytest.raises(TopologyError, match=f"laptop moves, and {told}") as caught:
+        make_plan(net)
+    assert caught.value.node == "laptop"
 
 
 # --- addresses and names as people expect them -----------------------------------------------------------------

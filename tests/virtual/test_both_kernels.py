@@ -72,7 +72,8 @@ def conclusion(record: Record) -> tuple[Any, ...]:
                 record.mechanism, record.client_ipv6, record.prefix, record.seen_by_broker,
             )  # fmt: skip
         case PingRecord():
-            return record.node, record.to, record.address, record.size, record.sent, record.received
+            lost = "some" if 0 < record.received < record.sent else record.sent - record.received
+            return record.node, record.to, record.address, record.size, record.sent, lost
         case TransferRecord():
             return record.node, record.to, record.size, record.intact
         case PolicyRecord():
