@@ -606,11 +606,14 @@ class LabNode:
         icmp: bool = False,
         mechanism: str | None = None,
         source_port: int | None = None,
+        size: int | None = None,
+        ttl: int | None = None,
     ) -> ExplainRecord:
         """Send one packet to a node or an address, watch it on every node, and tell what became of it.
 
         It is a UDP datagram or a TCP SYN to a port, a packet of an IP protocol (41: IPv6 inside IPv4), an ICMP echo
-        request, or a packet of a mechanism of `lab.generators`.
+        request, or a packet of a mechanism of `lab.generators`.  With a `size` in bytes no router may fragment it;
+        `ttl` is how many hops it has to live.
         """
         from lab.actors.probing import observe
         from lab.explain.probe import Kind, make_probe
@@ -620,11 +623,13 @@ class LabNode:
         name = to if isinstance(to, str) else to.name
         rng = self.lab.rng(f"{self.name}/explain/{len(self.lab.records)}")
         try:
-            kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism)
+            kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism, size=size, ttl=ttl)
             destination = ip_address(self._address_of(to, kind.version or self._plain_family(to)))
             source = self.ipv4 if destination.version == 4 else self.ipv6
             if source is None:
                 raise UsageError(f"{self.name} has no IPv{destination.version} address to send from")
+            if ip_address(source) == destination:
+                raise UsageError(f"what {self.name} sends to itself goes nowhere; name another node")
             probe = make_probe(
                 kind,
                 self.name,

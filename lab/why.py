@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ def explain(
     icmp: bool = False,
     mechanism: str | None = None,
     source_port: int | None = None,
+    size: int | None = None,
+    ttl: int | None = None,
     policy: str | None = None,
     after: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
@@ -39,7 +42,8 @@ def explain(
     """Send one packet from node `sender` to node or address `receiver` of a topology; the story of what became of it.
 
     The packet is one of UDP or TCP to a port, of an IP protocol, an ICMP echo request, or of a mechanism of
-    `lab.generators`.  `policy` replaces the policy of all firewalls; the nodes in `after` send the same before.  The
+    `lab.generators`, of `size` bytes and not to be fragmented if a size is given, with `ttl` hops to live if that is.
+    `policy` replaces the policy of all firewalls; the nodes in `after` send the same before.  The
     topology's brokers run, its scenario does not.  Raises UsageError and TopologyError for what makes no sense and
     MissingFeature for what the kernel lacks, before anything is built.
     """
@@ -50,7 +54,7 @@ def explain(
     from lab.topology.planner import make_plan
 
     try:
-        kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism)
+        kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism, size=size, ttl=ttl)
         policy = check_policy(policy) if policy is not None else None
     except ValueError as exc:
         raise UsageError(str(exc)) from None
@@ -61,6 +65,8 @@ def explain(
     for node in (sender, *after):
         if node not in names:
             raise UsageError(f"there is no node {node!r} to send from; the nodes are {', '.join(names)}")
+    if receiver not in names and not _is_address(receiver):
+        raise UsageError(f"there is no node {receiver!r}, and it is no address; the nodes are {', '.join(names)}")
     if policy is not None and all(node.kind != "firewall" for node in plan.nodes):
         raise UsageError(f"{plan.name} has no firewall to give a policy to")
     engine = choose(on, plan, seed=seed, say=progress or (lambda text: None))
@@ -85,8 +91,18 @@ def explain(
         engine.run(folder, wall_timeout_s=engine.patience_s(_TIMEOUT_S, 1))
         told = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
         if told.get("status") != "ok":
-            raise LabError(told.get("error", {}).get("message", "the agent left no result"))
+            error = told.get("error", {})
+            kind_of_error = UsageError if error.get("type") == UsageError.__name__ else LabError
+            raise kind_of_error(error.get("message", "the agent left no result"))
         records = [parse_record(value) for trial in journal.read(folder) for value in trial["records"]]
     record = records[-1]
     assert isinstance(record, ExplainRecord)
     return record
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Final
 
 from lab.explain.evidence import Box, Evidence, Sighting
@@ -83,6 +84,7 @@ def _box(node: NodePlan) -> Box:
         kind=node.kind,
         peers={interface.name: interface.peer for interface in node.interfaces},
         addresses=tuple(dict.fromkeys([*(a.split("/")[0] for a in addresses), *options.get("addresses", ())])),
+        networks=tuple(str(ip_interface(address).network) for address in addresses),
         policy=str(options.get("policy", "")) if node.kind == "firewall" else "",
         behaviour=f"{options['mapping']} mapping" if node.kind == "nat" else "",
     )

@@ -152,6 +152,11 @@ def explain(
         str | None, typer.Option(help="Send a packet of this mechanism, for example teredo or 6to4.")
     ] = None,
     source_port: Annotated[int | None, typer.Option(metavar="PORT", help="Send it from this port.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="Make it so large, IP header included; no router may fragment it."),
+    ] = None,
+    ttl: Annotated[int | None, typer.Option(metavar="HOPS", help="Give it so many hops to live.")] = None,
     policy: Annotated[str | None, typer.Option(help="Give all firewalls this policy (see 'lab policies').")] = None,
     after: Annotated[
         list[str] | None, typer.Option(metavar="NODE", help="Have this node send the same before; may be repeated.")
@@ -178,6 +183,8 @@ def explain(
         icmp=icmp,
         mechanism=mechanism,
         source_port=source_port,
+        size=size,
+        ttl=ttl,
         policy=policy,
         after=after or (),
         parameters=settings_of(settings),

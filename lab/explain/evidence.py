@@ -19,6 +19,8 @@ class Box:
     """The neighbour by interface."""
     addresses: tuple[str, ...] = ()
     """Its own, without prefix lengths."""
+    networks: tuple[str, ...] = ()
+    """The prefixes of its links."""
     policy: str = ""
     """A firewall's."""
     behaviour: str = ""

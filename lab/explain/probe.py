@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, Self
 
+from lab.explain.reshape import resized, with_ttl
 from lab.generators import packets
 from lab.generators.mechanisms import MECHANISMS, PROTOCOL_41, Mechanism
 
@@ -43,6 +44,8 @@ class Header:
     flags: int = 0
     """Of TCP."""
     acknowledgement: int = 0
+    mtu: int | None = None
+    """Of an ICMP error about a packet that is too large: how large it may be."""
 
     def __str__(self) -> str:
         return f"{_end(self.src, self.sport)} > {_end(self.dst, self.dport)}"
@@ -84,7 +87,13 @@ def parse_header(packet: bytes) -> Header | None:
             return Header(src, dst, TCP, sport, dport, None, rest[13], int.from_bytes(rest[8:12], "big"))
         return Header(src, dst, protocol, sport, dport)
     if protocol in (ICMP, ICMPV6) and len(rest) >= 8:
-        return Header(src, dst, protocol, icmp=(rest[0], rest[1]))
+        icmp = (rest[0], rest[1])
+        mtu = None
+        if protocol == ICMP and icmp == (3, 4):  # RFC 1191 section 4
+            mtu = struct.unpack_from("!H", rest, 6)[0]
+        elif protocol == ICMPV6 and icmp[0] == 2:  # RFC 4443 section 3.2
+            mtu = struct.unpack_from("!I", rest, 4)[0]
+        return Header(src, dst, protocol, icmp=icmp, mtu=mtu)
     return Header(src, dst, protocol)
 
 
@@ -186,6 +195,10 @@ class Kind:
     """An echo request."""
     mechanism: str | None = None
     """A packet of `lab.generators.mechanisms.MECHANISMS`."""
+    size: int | None = None
+    """Of the packet in bytes, with its IP header; it must not be fragmented then."""
+    ttl: int | None = None
+    """How many hops it has to live."""
 
     def __post_init__(self) -> None:
         given = [self.udp is not None, self.tcp is not None, self.proto is not None, self.icmp, bool(self.mechanism)]
@@ -198,6 +211,8 @@ class Kind:
             raise ValueError(f"a protocol number is 0 to 255, not {self.proto}")
         if self.mechanism is not None and self.mechanism not in MECHANISMS:
             raise ValueError(f"there is no mechanism {self.mechanism!r}; choose from {', '.join(MECHANISMS)}")
+        if self.ttl is not None and not 1 <= self.ttl <= 255:
+            raise ValueError(f"a time to live is 1 to 255, not {self.ttl}")
 
     @property
     def version(self) -> int | None:
@@ -210,15 +225,22 @@ class Kind:
 def make_probe(
     kind: Kind, sender: str, receiver: str, src: Address, dst: Address, token: bytes, *, source_port: int = 40_000
 ) -> Probe:
-    """A probe of this kind.  Where the port is that of a known mechanism or service, it is a packet of that."""
+    """A probe of this kind.  Where the port is that of a known mechanism or service, it is a packet of that.
+
+    ValueError when it cannot have the size that is wanted.
+    """
     mechanism = _mechanism(kind, src.version)
+    what = _title(kind)
     if mechanism is not None:
         packet = mechanism.packet(src, dst, token, source_port=source_port)
-        what = mechanism.title if kind.mechanism else _title(kind)
-        return Probe(sender, receiver, what, token, packet)
-    data = token + b"what becomes of this packet?"
-    packet = _plain(kind, src, dst, data, source_port)
-    return Probe(sender, receiver, _title(kind), token, packet)
+        what = mechanism.title if kind.mechanism else what
+    else:
+        packet = _plain(kind, src, dst, token + b"what becomes of this packet?", source_port)
+    if kind.size is not None:
+        packet, what = resized(packet, kind.size), f"{what}, {kind.size} bytes"
+    if kind.ttl is not None:
+        packet, what = with_ttl(packet, kind.ttl), f"{what}, time to live {kind.ttl}"
+    return Probe(sender, receiver, what, token, packet)
 
 
 def _mechanism(kind: Kind, version: int) -> Mechanism | None:

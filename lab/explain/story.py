@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from ipaddress import ip_network
 from typing import Any
 
 from lab.explain.evidence import Box, Evidence, Sighting
 from lab.explain.nft_trace import Flow, Step, parse_flows, parse_trace
-from lab.explain.probe import Header
+from lab.explain.probe import Header, is_icmp_error
 from lab.explain.words import (
     NAT_RULES,
     accepted_by,
     say_answer,
     say_carrier,
     say_changes,
+    say_refusal,
     say_rule,
     say_step,
     translated_by,
@@ -284,9 +286,16 @@ class _Join:
         if str(came.header.dst) in box.addresses:
             elsewhere = "" if box.name == self.probe.receiver else f", and not at {self.probe.receiver}"
             return Fate.DELIVERED, elsewhere, accepted_by(steps)
-        if any(answer.node == box.name for answer in self.answers):
-            return Fate.REJECTED, " by routing: there is no way to its destination", "routing"
+        error = next((seen.header for seen in self.said if self._is_error_of(box, seen)), None)
+        if error is not None:
+            by, why = say_refusal(error)
+            return Fate.REJECTED, why, by
         return self._vanished(box, came)
+
+    def _is_error_of(self, box: Box, seen: _Seen) -> bool:
+        """Whether the box itself made this ICMP error; one that it forwards was made by another."""
+        made = any(answer.node == box.name and answer.text == say_answer(seen.header) for answer in self.answers)
+        return made and seen.at.node == box.name and seen.at.outgoing and is_icmp_error(seen.header)
 
     def _stopped(self, box: Box, came: _Seen | None, step: Step) -> _Told:
         by = step.name or step.rule or f"the policy of {step.chain}"
@@ -330,6 +339,12 @@ class _Join:
                     f"belongs to {flow.original.src} ({flow.original}); no rule counts this"
                 )
                 return Fate.LOST, text, "connection tracking"
+        near = any(to.dst in ip_network(network) for network in box.networks)
+        if near and all(str(to.dst) not in other.addresses for other in self.boxes.values()):
+            why = (
+                f": {to.dst} would be on a link of it, but nobody there has that address; nothing is said of it at once"
+            )
+            return Fate.LOST, why, "neighbour"
         return Fate.LOST, ": it came in and did not go out; no rule dropped it and nobody answered", ""
 
     def _flow(self, node: str, came: _Seen | None, left: _Seen | None) -> str:

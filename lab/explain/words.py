@@ -31,7 +31,6 @@ _UNREACHABLE: Final = {
     1: "host unreachable",
     2: "protocol unreachable",
     3: "port unreachable",
-    4: "too big",
     13: "communication administratively prohibited",
 }
 _UNREACHABLE6: Final = {
@@ -93,14 +92,34 @@ def say_carrier(header: Header) -> str:
     return f"{'protocol 41' if header.protocol == PROTOCOL_41 else 'UDP'}, {header}"
 
 
+def say_refusal(header: Header) -> tuple[str, str]:
+    """Why a router refused a packet, from the ICMP error that it sent: what decided, and that in words."""
+    assert header.icmp is not None
+    kind, code = header.icmp
+    six = header.protocol == ICMPV6
+    if kind == (3 if six else 11):
+        return "time to live", ": it had no hops left to live"
+    if header.mtu is not None:
+        return "MTU", f": it is too large for the next link, which takes {header.mtu} bytes, and must not be fragmented"
+    if (kind, code) == ((1, 3) if six else (3, 1)):
+        return "neighbour", ": nobody on the link there has its destination's address"
+    return "routing", " by routing: there is no way to its destination"
+
+
+def _six(header: Header) -> str:
+    return "v6" if header.protocol == ICMPV6 else ""
+
+
 def say_answer(header: Header) -> str:
     """An answer to a probe."""
     if header.icmp is not None and is_icmp_error(header):
         kind, code = header.icmp
+        if header.mtu is not None:
+            return f"ICMP{_six(header)} too big, {header.mtu} bytes would do (type {kind} code {code})"
         words = _UNREACHABLE if header.protocol == ICMP else _UNREACHABLE6
         unreachable = kind == (3 if header.protocol == ICMP else 1)
         text = words.get(code, "unreachable") if unreachable else "time exceeded" if kind in (3, 11) else "refused"
-        return f"ICMP{'v6' if header.protocol == ICMPV6 else ''} {text} (type {kind} code {code})"
+        return f"ICMP{_six(header)} {text} (type {kind} code {code})"
     if header.icmp is not None:
         return "an echo reply"
     if header.protocol == TCP:

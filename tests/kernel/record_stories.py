@@ -28,6 +28,7 @@ CASES: Final[dict[str, tuple[str, str, str, str, dict[str, Any]]]] = {
     "unsolicited": ("home_nat", "broker", "nat", "", {"udp": 40_000}),
     "two_nats": ("carrier_nat", "laptop", "broker", "", {"udp": 3653}),
     "second_client": ("two_clients_one_nat", "bob", "broker", "", {"proto": 41}),
+    "no_hops": ("firewall_3653", "laptop", "broker", "", {"udp": 3653, "ttl": 2}),
     "no_route": ("home_nat", "broker", "laptop", "", {"icmp": True}),
 }
 """Topology, sender, receiver, policy and packet."""

@@ -192,6 +192,81 @@ def test_where_there_is_no_way_routing_is_named() -> None:
     assert heard(story) == [("internet", "ICMP network unreachable (type 3 code 0)")]
 
 
+NARROW = '''"""A narrow link.
+
+    laptop --- nat --- internet --- far --- server
+                           |
+                         near
+"""
+from lab import Network
+
+
+def build(net: Network, delay_ms: float = 0) -> None:
+    net.link(net.client("laptop"), net.nat("nat"))
+    net.link("nat", net.router("internet", ipv6=True))
+    net.link("internet", net.router("far", ipv6=True), mtu=1300)
+    net.link("far", net.host("server"))
+    net.link("internet", net.host("near"))
+
+
+async def scenario(net) -> None:
+    pass
+
+
+def check(run) -> None:
+    pass
+'''
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> str:
+    file = tmp_path / "narrow.py"
+    file.write_text(NARROW)
+    return str(file)
+
+
+def test_a_packet_that_is_too_large_for_a_link_is_told_with_what_would_do(narrow: str) -> None:
+    story = told(narrow, "laptop", "server", udp=3653, size=1301)
+    assert fates(story) == [("laptop", "sent"), ("nat", "translated"), ("internet", "rejected")]
+    assert story.by == "MTU"
+    assert "too large for the next link, which takes 1300 bytes" in story.verdict
+    assert heard(story) == [("internet", "ICMP too big, 1300 bytes would do (type 3 code 4)")]
+    assert told(narrow, "laptop", "server", udp=3653, size=1300).fate == "delivered"
+
+
+def test_over_ipv6_too_it_is_told_what_is_too_large(narrow: str) -> None:
+    async def scenario() -> ExplainRecord:
+        async with up(narrow) as lab:
+            server = lab["server"].ipv6
+            assert server is not None
+            return await lab["near"].explain(server, icmp=True, size=1400)
+
+    story = asyncio.run(scenario())
+    assert (story.ended_at, story.by) == ("internet", "MTU")
+    assert heard(story) == [("internet", "ICMPv6 too big, 1300 bytes would do (type 2 code 0)")]
+
+
+def test_what_is_too_large_for_its_own_link_is_not_sent_at_all() -> None:
+    story = told("firewall_3653", "laptop", "broker", udp=3653, size=1501)
+    assert fates(story) == [("laptop", "lost")]
+    assert "its own kernel did not send it (message too long)" in story.verdict
+
+
+def test_a_packet_without_hops_left_to_live_is_told_where_it_ended() -> None:
+    story = told("firewall_3653", "laptop", "broker", udp=3653, ttl=2)
+    assert fates(story) == [("laptop", "sent"), ("firewall", "forwarded"), ("internet", "rejected")]
+    assert story.by == "time to live"
+    assert heard(story) == [("internet", "ICMP time exceeded (type 11 code 0)")]
+    assert told("firewall_3653", "laptop", "broker", udp=3653, ttl=3).fate == "delivered"
+
+
+def test_an_address_of_a_link_that_nobody_there_has_is_told() -> None:
+    story = told("firewall_3653", "laptop", "203.0.113.77", udp=3653)
+    assert fates(story) == [*THROUGH[:2], ("internet", "lost")]
+    assert story.by == "neighbour"
+    assert "nobody there has that address" in story.verdict
+
+
 def test_a_rule_on_the_sender_itself_is_found() -> None:
     async def scenario() -> ExplainRecord:
         async with up("firewall_3653") as lab:
@@ -253,8 +328,16 @@ WRONG: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: told("home_nat", "laptop", "broker", udp=1, tcp=1), "exactly one of"),
     (lambda: told("home_nat", "laptop", "broker", udp=70_000), "1 to 65535"),
     (lambda: told("home_nat", "laptop", "broker", mechanism="6in5"), "no mechanism '6in5'"),
+    (lambda: told("home_nat", "laptop", "laptop", udp=53), "to itself goes nowhere"),
+    (lambda: told("home_nat", "laptop", "broker", udp=53, size=20), "bytes, not 20"),
+    (lambda: told("home_nat", "laptop", "broker", udp=53, ttl=0), "1 to 255, not 0"),
     (lambda: told("home_nat", "laptop", "server", udp=53), "laptop has no IPv6 address to send from"),
     (lambda: explain("home_nat", "latpop", "broker", icmp=True, parameters={"delay_ms": 0}), "no node 'latpop'"),
+    (lambda: explain("home_nat", "laptop", "borker", icmp=True, parameters={"delay_ms": 0}), "no node 'borker'"),
+    (
+        lambda: explain("home_nat", "laptop", "broker", udp=9, size=9, parameters={"delay_ms": 0}, on="host"),
+        "bytes, not 9",
+    ),
     (
         lambda: explain("home_nat", "laptop", "broker", icmp=True, policy="drop_all", parameters={"delay_ms": 0}),
         "no fire",

@@ -143,6 +143,16 @@ def test_routing_that_knows_no_way_is_told() -> None:
     assert told.by == "routing"
 
 
+def test_a_packet_that_lived_for_too_few_hops_is_told_with_who_said_so() -> None:
+    told = story("no_hops")
+    assert fates(told) == [("laptop", "sent"), ("firewall", "forwarded"), ("internet", "rejected")]
+    assert told.by == "time to live"
+    assert told.verdict == (
+        "rejected at internet: it had no hops left to live. "
+        "laptop was told: ICMP time exceeded (type 11 code 0), by internet."
+    )
+
+
 def test_a_packet_that_does_not_arrive_at_the_other_end_was_lost_on_the_wire() -> None:
     seen = evidence("passed")
     told = tell_story(replace(seen, sightings=tuple(s for s in seen.sightings if s.node in ("laptop", "firewall"))))
@@ -284,6 +294,7 @@ def test_a_reset_answers_a_syn_and_no_other_reset_does() -> None:
         ({"udp": 0}, "1 to 65535"),
         ({"tcp": 65_536}, "1 to 65535"),
         ({"proto": 256}, "0 to 255"),
+        ({"udp": 9, "ttl": 256}, "1 to 255, not 256"),
         ({"mechanism": "6in5"}, "no mechanism '6in5'; choose from native_ipv6"),
     ],
 )
