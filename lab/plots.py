@@ -271,7 +271,7 @@ def matrix(
 
 
 def survival(
-    data: pd.DataFrame,
+    data: Run | pd.DataFrame,
     by: str | Sequence[str] | None = None,
     ax: Axes | None = None,
     *,
@@ -281,14 +281,16 @@ def survival(
 ) -> Axes:
     """How long tunnels live: the share still alive after a time (Kaplan and Meier), for example by keepalive interval.
 
-    `data` has a row for each tunnel: `alive_s`, the seconds from its set-up to the last sign of life, `ended`, false
-    where it was still alive when nobody looked any more, and the columns of `by`, for example `keepalive_s`.  A
-    mark is a tunnel that died, a stroke one that was alive to the end.
+    `data` is a run, whose `tables.lifetimes` is taken, or has a row for each tunnel: `alive_s`, the seconds from its
+    set-up to the last sign of life, `ended`, false where it was still alive when nobody looked any more, and the
+    columns of `by`, for example `keepalive_s`.  A mark is a tunnel that died, a stroke one that was alive to the end.
     """
     import numpy as np
     from scipy import stats as scipy_stats
 
-    table = _with(data, alive, ended)
+    from lab.run import Run
+
+    table = _with(data.tables.lifetimes.assign(noisy=data.noisy) if isinstance(data, Run) else data, alive, ended)
     ax = _axes(ax, (6.4, 4))
     scale, unit = _long(float(table[alive].max()))
     for number, (label, group) in enumerate(_groups(table, by or [])):
@@ -313,7 +315,10 @@ def survival(
     ax.set_xlabel(f"time since the tunnel was up ({unit})")
     ax.set_ylabel("share of tunnels alive")
     _dress(ax, table)
-    ax.legend(frameon=False, fontsize=8, title=f"band: {confidence:.0%}; strokes: alive to the end", title_fontsize=8)
+    names = [by] if isinstance(by, str) else list(by or [])
+    title = f"band: {confidence:.0%}; strokes: alive to the end"
+    title = f"{', '.join(map(_words, names))}\n{title}" if names else title
+    ax.legend(frameon=False, fontsize=8, title=title, title_fontsize=8)
     return ax
 
 

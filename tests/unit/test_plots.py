@@ -142,6 +142,10 @@ def test_a_tunnel_that_outlived_the_watch_is_no_death() -> None:
     assert set(y_of(lasting)) == {1.0}
 
 
+def test_a_survival_says_by_what_the_tunnels_are_told_apart() -> None:
+    assert "keepalive\nband: 95%" in texts(PLOTS["survival"](None))
+
+
 def test_figures_of_real_time_say_that_they_are_noisy() -> None:
     assert "noisy" in texts(plots.ecdf(sweeps.table(noisy=True)))
     assert "noisy" not in texts(plots.ecdf(sweeps.table()))
