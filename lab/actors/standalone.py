@@ -85,7 +85,7 @@ def run_broker(
     if pool.is_multicast or pool.is_link_local or pool.is_loopback or pool.prefixlen < 8:
         raise UsageError(f"clients cannot have addresses of {pool}; give the broker a prefix that is routed to it")
     mechanisms = tuple(m for m in Mechanism if anonymous or m is not Mechanism.ANONYMOUS)
-    listen = address or local_address("192.0.2.1")
+    listen = address or _address_of_the_default_route()
     rng = secrets.SystemRandom()
     store = Store(pool, rng=rng, path=database or ":memory:", realm=realm)
     try:
@@ -294,6 +294,13 @@ def resolve(broker: str) -> tuple[IPv4Address, int]:
             f"{host!r} has no IPv4 address: {getattr(exc, 'strerror', None) or 'not a host name'}"
         ) from exc
     return IPv4Address(found[0][4][0]), int(digits or PORT)
+
+
+def _address_of_the_default_route() -> IPv4Address:
+    try:
+        return local_address("192.0.2.1")
+    except UsageError as exc:
+        raise UsageError("this machine has no default IPv4 route; say where to listen with --address") from exc
 
 
 def local_address(towards: str) -> IPv4Address:

@@ -21,6 +21,9 @@ LONG_S: Final = 3600.0
 
 ENGINES: Final = ("host", "virtual", "mininet")
 
+LATEST_START_S: Final = 4_000_000_000
+"""The latest start of the virtual clock, in 2096: the times of captures are 32 bits of seconds."""
+
 
 class Engine(Protocol):
     """A way to get a Linux kernel and run the agent in it."""
@@ -73,6 +76,8 @@ class VirtualEngine:
     def __init__(self, seed: int, start_time_s: int | None = None, real_time: bool = False) -> None:
         self.seed = seed
         self.start_time_s = virtual.START_TIME_S if start_time_s is None else start_time_s
+        if not 0 <= self.start_time_s <= LATEST_START_S:  # the kernel would take the host's clock instead
+            raise UsageError(f"--start-time is 0 (1970) to {LATEST_START_S} (2096) seconds, not {start_time_s}")
         self.real_time = real_time
         self.repeatable = not real_time
 

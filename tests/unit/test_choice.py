@@ -56,6 +56,12 @@ def test_a_start_time_is_refused_on_the_host_kernel() -> None:
         choose("host", Plan("x", (), ()), seed=1, start_time_s=5)
 
 
+@pytest.mark.parametrize("start_time_s", [-1, 4_000_000_001, 10**30])
+def test_a_start_that_the_virtual_clock_cannot_have_is_refused(start_time_s: int) -> None:
+    with pytest.raises(UsageError, match=f"--start-time is 0 .* to 4000000000 .* seconds, not {start_time_s}"):
+        choose("virtual", Plan("x", (), ()), seed=1, start_time_s=start_time_s)
+
+
 def test_a_scenario_of_hours_is_not_begun_in_real_time_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uml, "find", lambda: None)
     with pytest.raises(MissingFeature, match=r"the scenario may take 26 hours.*lab kernel build.*--on host"):

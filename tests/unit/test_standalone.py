@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 
+from lab.actors import standalone
 from lab.actors.client import TunnelClient
 from lab.actors.settings import Limits
 from lab.actors.standalone import ClientWish, lost_within, resolve, run_broker, run_client
@@ -37,6 +38,17 @@ def test_what_cannot_be_a_device_is_named(device: str) -> None:
 def test_a_pool_that_no_client_can_have_is_named(pool: str) -> None:
     with pytest.raises(UsageError, match="clients cannot have addresses"):
         run_broker(pool=IPv6Network(pool), address=IPv4Address("192.0.2.1"))
+
+
+def test_a_machine_without_a_default_route_is_told_how_to_say_where_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_route(towards: str) -> IPv4Address:
+        raise UsageError(f"this machine has no IPv4 route to {towards}: Network is unreachable")
+
+    monkeypatch.setattr(standalone, "local_address", no_route)
+    with pytest.raises(
+        UsageError, match="^this machine has no default IPv4 route; say where to listen with --address$"
+    ):
+        run_broker(pool=IPv6Network("2001:db8::/36"))
 
 
 def test_a_broker_waits_at_least_as_long_as_its_sessions_for_a_patient_client() -> None:
