@@ -15,6 +15,7 @@ from typing import Any
 from lab.actors.broker import TunnelBroker
 from lab.actors.client import TunnelClient
 from lab.actors.ping import PingReport, ping
+from lab.kernel import nft
 from lab.kernel.build import Fabric, build
 from lab.kernel.namespace import Namespace
 from lab.topology.network import Network
@@ -140,6 +141,18 @@ def behind_nat(**broker: Any) -> Network:
     net.link("internet", "broker")
     net.link("broker", "server")
     return net
+
+
+def hush(namespace: Namespace) -> None:
+    """Have the kernel keep its own announcements out of the tunnel: addresses and multicast groups (RFC 4862, RFC 3810).
+
+    They come at random times in the first second of a device, and disturb who counts packets.
+    """
+    nft.load(
+        namespace,
+        "table ip6 hush { chain output { type filter hook output priority 0; "
+        'oifname "tsp*" ip6 daddr ff02::/16 drop; }; }',
+    )
 
 
 def assert_nothing_is_left(namespace: Namespace, device: str = "tsp0") -> None:
