@@ -144,7 +144,7 @@ def behind_nat(**broker: Any) -> Network:
 
 
 def hush(namespace: Namespace) -> None:
-    """Have the kernel keep its own announcements out of the tunnel: addresses and multicast groups (RFC 4862, RFC 3810).
+    """Have the kernel keep its announcements of addresses and groups (RFC 4862, RFC 3810) out of the tunnel.
 
     They come at random times in the first second of a device, and disturb who counts packets.
     """
