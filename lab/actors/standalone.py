@@ -170,22 +170,21 @@ def run_client(
             try:
                 client = new_client(namespace)
                 report = await _unless(stop, client.connect())
-            except LabError as exc:
-                if first:
-                    raise
-                say(str(exc))  # no route just now, perhaps: what worked once may work again
-            else:
                 if report is None:  # told to stop meanwhile
                     break
                 on_report(report)
                 if report.outcome == "ready":
-                    wait_s = RETRY_S[0]
                     dead = await _hold_tunnel(namespace, client, wish, stop)
+                    wait_s = RETRY_S[0]
                     if not stop.is_set():
                         why = "the tunnel is dead" if dead else "the tunnel's lifetime is nearly over"
                         say(f"{why}; setting up another")
                 elif first:
                     return 1
+            except LabError as exc:
+                if first:
+                    raise
+                say(str(exc))  # no route, or no LAN, just now perhaps: what worked once may work again
             first = False
             if not stop.is_set():
                 await _unless(stop, asyncio.sleep(wait_s))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import IO
 
@@ -190,6 +191,42 @@ def test_a_device_that_somebody_removes_is_noticed_at_once_by_client_and_broker(
             async with asyncio.timeout(20):
                 assert await broker.process.wait() == 1
             assert await client.end(signal.SIGTERM) == 0
+        finally:
+            fabric.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_lan_that_is_gone_for_a_while_does_not_end_the_client(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        made = plan()
+        fabric = build(made)
+        address = made.node("broker").ipv4
+        assert address is not None
+
+        async def add_lan() -> None:
+            done = await fabric["client"].run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan0peer"])
+            assert done.returncode == 0, done.stderr
+            links.link_up(fabric["client"], "lan0peer")
+            links.link_up(fabric["client"], "lan0")
+
+        try:
+            broker = Machine(fabric, "broker", BROKER, str(tmp_path / "broker.db"))
+            await broker.line()
+            await add_lan()
+            client = Machine(fabric, "client", CLIENT, address, wish(tunnel="v6udpv4", lan="lan0"))
+            first = json.loads(await client.line())
+            announced = str(IPv6Network(first["prefix"])[1])
+            await until(lambda: fabric["client"].netlink.is_local(announced), "the prefix is announced")
+            links.del_link(fabric["client"], "lan0")
+            links.del_link(fabric["client"], "tsp0")
+            assert "dead" in await client.line()
+            assert json.loads(await client.line())["outcome"] == "ready"
+            assert "lan0" in await client.line()  # what could not be done
+            await add_lan()
+            await until(lambda: fabric["client"].netlink.is_local(announced), "the prefix is announced again", 30)
+            assert await client.end(signal.SIGTERM) == 0
+            assert await broker.end(signal.SIGTERM) == 0
         finally:
             fabric.close()
 
