@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -78,7 +79,11 @@ def probe() -> Capabilities:
         check=False,
     )
     if child.returncode != 0:
-        raise LabError(f"the capability probe failed: {child.stderr.strip().splitlines()[-1:]}")
+        said = child.stderr.strip().splitlines()
+        reason = said[-1] if said else f"it ended with status {child.returncode}"
+        if child.returncode < 0:
+            reason = f"it was killed ({signal.Signals(-child.returncode).name})"
+        raise LabError(f"what this kernel can do was not found out: {reason}")
     return Capabilities([Capability(**item) for item in json.loads(child.stdout)])
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from lab.errors import (
     TunnelRefused,
     UsageError,
 )
+from lab.kernel import caps
 from lab.replay import Difference, Replay
 
 VERBS: Final = (
@@ -357,3 +361,33 @@ def test_check_has_status_3_where_no_network_can_be_built(
     with_capabilities(monkeypatch, *(Capability(name, name != lacking) for name in sorted(networks.ESSENTIAL)))
     assert cli.main(["check"]) == 3
     assert "No network can be built here" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_the_command_line_is_being_imported_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(lab.__file__).parent.parent)])
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "lab", "list"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (subprocess.CompletedProcess([], -9, "", ""), "not found out: it was killed (SIGKILL)"),
+        (subprocess.CompletedProcess([], 1, "", "Traceback\nOSError: no"), "not found out: OSError: no"),
+        (subprocess.CompletedProcess([], 7, "", ""), "not found out: it ended with status 7"),
+    ],
+)
+def test_a_probe_that_does_not_end_well_is_told_in_a_sentence(
+    ended: subprocess.CompletedProcess[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: ended)
+    with pytest.raises(LabError, match=f"^what this kernel can do was {re.escape(told)}$"):
+        caps.probe.__wrapped__()
