@@ -29,7 +29,7 @@ def test_the_same_table_gives_the_same_figures() -> None:
 
 
 def test_an_interval_holds_the_true_median_as_often_as_it_says() -> None:
-    """Nine times of ten.  That a right one holds it fewer than 92 times of 120, or always, has odds below 1 in 10,000."""
+    """Nine times of ten.  That a right one holds it fewer than 92 times of 120, or always, has odds below 1e-4."""
     rng = np.random.default_rng(1)
     held = 0
     for number in range(120):
