@@ -1,4 +1,4 @@
-"""Every topology runs unchanged on both kernels, and both come to the same conclusions."""
+"""Every topology runs unchanged on both kernels and on Mininet, and all come to the same conclusions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import pytest
 
+from lab.engines import uml
+from lab.kernel import stock_mininet
 from lab.kernel.caps import Capabilities
 from lab.results import CommandRecord, DatagramRecord, PingRecord, PolicyRecord, Record, SetupRecord, TransferRecord
 from lab.run import Run, run
 from lab.topology import catalog
 
 pytestmark = [
-    pytest.mark.virtual,
     pytest.mark.kernel,
     pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet"),
     pytest.mark.timeout(180),
@@ -23,7 +24,7 @@ pytestmark = [
 
 NAMES: Final = [info.name for info in catalog.list_topologies()]
 AT_ONCE: Final = 3
-"""The runs on the host's kernel spend most of their time waiting."""
+"""Runs in real time spend most of it waiting."""
 
 DELAY_MS: Final = 10.0
 """In virtual time, where a topology has none of its own."""
@@ -43,10 +44,11 @@ def parameters(name: str, kernel: str, caps: Capabilities) -> dict[str, Any]:
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, caps: Capabilities
 ) -> Iterator[dict[tuple[str, str], Future[Run]]]:
-    """Every topology asked for on either kernel, by (name, kernel); all are at work while a test waits for its own."""
+    """Every topology asked for, by (name, engine); all are at work while a test waits for its own."""
     base = tmp_path_factory.mktemp("runs")
     here = [item for item in request.session.items if item.path == request.path]
     names = dict.fromkeys(str(item.callspec.params["name"]) for item in here if isinstance(item, pytest.Function))
+    there = {"host": True, "virtual": uml.find() is not None, "mininet": stock_mininet.lacking() is None}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             (name, kernel): pool.submit(
@@ -59,7 +61,8 @@ def runs(
                 wall_timeout_s=150,
             )
             for name in names
-            for kernel in ("host", "virtual")
+            for kernel in there
+            if there[kernel]
         }
 
 
@@ -96,6 +99,7 @@ def conclusions(done: Run) -> list[tuple[Any, ...]]:
     return [conclusion(record) for record in others] + sorted(datagrams)
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize("name", NAMES)
 def test_both_kernels_come_to_the_same_conclusions(name: str, runs: dict[tuple[str, str], Future[Run]]) -> None:
     host, virtual = (runs[name, kernel].result() for kernel in ("host", "virtual"))
@@ -104,6 +108,18 @@ def test_both_kernels_come_to_the_same_conclusions(name: str, runs: dict[tuple[s
     assert conclusions(virtual) == conclusions(host)
 
 
+@pytest.mark.needs("mininet")
+@pytest.mark.parametrize("name", NAMES)
+def test_mininet_comes_to_the_same_conclusions(name: str, runs: dict[tuple[str, str], Future[Run]]) -> None:
+    host, mininet = (runs[name, engine].result() for engine in ("host", "mininet"))
+    assert (host.status, mininet.status) == ("ok", "ok"), (host.message, mininet.message)
+    assert mininet.facts["engine"] == "mininet"
+    assert mininet.facts["kernel"]["mininet"]
+    assert conclusions(mininet) == conclusions(host)
+    assert conclusions(host), "or nothing would have been compared"
+
+
+@pytest.mark.virtual
 @pytest.mark.parametrize("name", NAMES)
 def test_a_delayed_link_takes_its_time_in_virtual_time(name: str, runs: dict[tuple[str, str], Future[Run]]) -> None:
     virtual = runs[name, "virtual"].result()
