@@ -35,7 +35,7 @@ def _make_importable() -> None:
 _make_importable()
 
 from lab.mncli import LabCLI as CLI, LabNet as Mininet, cleanup, tsp  # noqa: E402, F401, I001, N814
-from lab.mininet import LinuxBridge as _bridge, TspTopo as _topo, default_switch as _default  # noqa: E402, N813
+from lab.mininet import DefaultSwitch as _default, LinuxBridge as _bridge, TspTopo as _topo  # noqa: E402, N813
 
 
 def _topos() -> dict:  # type: ignore[type-arg]
@@ -49,4 +49,4 @@ def _topos() -> dict:  # type: ignore[type-arg]
 
 topos = _topos()
 tests = {"tsp": tsp}
-switches = {"default": _default(), "ovsbr": _default(), "lxbr": _bridge}
+switches = {"default": _default, "ovsbr": _default, "lxbr": _bridge}  # mn says ovsbr itself without a controller

@@ -7,6 +7,7 @@ explain laptop broker udp=3653                 impairments             laptop pi
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import shutil
@@ -20,11 +21,12 @@ from typing import Any, Final
 from lab.errors import LabError, UsageError
 from lab.kernel.build import Fabric
 from lab.kernel.caps import Capabilities, probe
+from lab.kernel.namespace import raise_descriptor_limit
 from lab.mininet.base import LabHost
 from lab.mininet.links import check_links, namespace_of
 from lab.mininet.plans import PlanNode, wait_until_ready
 from lab.mininet.running import running
-from lab.mininet.stock import CLI, Mininet, error, output
+from lab.mininet.stock import CLI, Mininet, ensureRoot, error, output
 from lab.mininet.topo import PlanTopo, TspTopo
 from lab.topology.plan import Plan
 
@@ -37,8 +39,11 @@ class LabNet(Mininet):
     def __init__(self, topo: Any = None, **options: Any) -> None:
         if isinstance(topo, PlanTopo):
             options.update(controller=None)
+            ensureRoot()
+            raise_descriptor_limit()
+            Mininet.inited = True  # it would raise limits of the machine too, for networks of thousands of nodes
         if not _is_root_of_the_machine():
-            Mininet.inited = True  # it would try to raise limits of the machine, which are not this user's to raise
+            Mininet.inited = True  # they are not this user's to raise
         LabNet.current = self
         super().__init__(topo=topo, **options)
 
@@ -47,7 +52,8 @@ class LabNet(Mininet):
         super().start()
         if not isinstance(self.topo, PlanTopo):
             return
-        wait_until_ready(self.topo.plan, self.fabric())
+        with self.fabric() as fabric:
+            wait_until_ready(self.topo.plan, fabric)
         lab = running().lab
         lab.plan = self.topo.plan
         for node in self.hosts:
@@ -56,11 +62,10 @@ class LabNet(Mininet):
         check_links(self)
 
     def fabric(self) -> Fabric:
-        """Handles on the namespaces of all nodes that have one."""
+        """Handles on the namespaces of all nodes; that of a bridge of Open vSwitch is the machine's own."""
         fabric = Fabric()
         for node in [*self.hosts, *self.switches]:
-            if node.inNamespace:
-                fabric.add(namespace_of(node))
+            fabric.add(namespace_of(node))
         return fabric
 
     def stop(self) -> None:
@@ -111,10 +116,6 @@ def tsp(net: Any) -> None:
         sys.exit(1)
 
 
-class _Lent(Fabric):
-    """Namespaces of a network that stays when the agent is done with it."""
-
-
 class _Present:
     """An engine for `lab.run.run`: the network that `mn` has up."""
 
@@ -138,9 +139,11 @@ class _Present:
     def run(self, folder: Path, *, wall_timeout_s: float) -> int:
         from lab import agent
 
-        def present(plan: Plan) -> Fabric:
+        def present(_plan: Plan) -> Fabric:
             return self._net.fabric()
 
+        job = folder / "job.json"  # its plan has other names for the ports of Open vSwitch
+        job.write_text(json.dumps({**json.loads(job.read_text()), "plan": self._net.topo.plan.to_json()}))
         return agent.main([str(folder)], builder=present)
 
 
@@ -175,6 +178,21 @@ class LabCLI(CLI):
             return None
         # Names are addresses by now; an address is no name.
         return super().default(" ".join(words))
+
+    def waitForNode(self, node: Any) -> None:  # noqa: N802 - Mininet's name
+        """Print what a node's command says until it ends.
+
+        Commands that come from a pipe or a file are all for this command line: stock Mininet would give those that
+        follow to the program that runs.
+        """
+        if self.isatty():
+            super().waitForNode(node)
+            return
+        while node.waiting:
+            try:
+                output(node.monitor())
+            except KeyboardInterrupt:
+                node.sendInt()
 
     def _address(self, node: LabHost, word: str) -> str:
         other = self.mn.nameToNode.get(word)

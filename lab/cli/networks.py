@@ -22,10 +22,10 @@ def check(as_json: Json = False) -> int:
     Exit status 3 when something is missing that no network can be built without.
     """
     from lab.engines import uml
-    from lab.kernel import leftovers, stock_mininet
+    from lab.kernel import leftovers, open_vswitch, stock_mininet
     from lab.kernel.caps import probe
 
-    capabilities, kernel = list(probe()), uml.find()
+    capabilities, kernel, switches = list(probe()), uml.find(), open_vswitch.find()
     left = leftovers.find()
     usable = all(capability.ok for capability in capabilities if capability.name in ESSENTIAL)
     if as_json:
@@ -35,6 +35,7 @@ def check(as_json: Json = False) -> int:
         ]
         print_json(
             {"usable": usable, "features": features, "virtual_kernel": None if kernel is None else kernel.key}
+            | {"open_vswitch": dataclasses.asdict(switches)}
             | {"left_by_mininet": [dataclasses.asdict(thing) for thing in left]}
         )
     else:
@@ -53,6 +54,9 @@ def check(as_json: Json = False) -> int:
             "--on mininet and mn can be used" if lacking is None else f"lacks {lacking}; {stock_mininet.HOW_TO_INSTALL}"
         )
         print(f"Mininet: {mininet}")
+        if lacking is None:
+            kind = "bridges of Open vSwitch" if switches.datapath else "Linux bridges"
+            print(f"Switches of a mn that root starts outside the lab: {kind}; {switches.why}")
         if left:
             print("\nA Mininet that was killed has left:")
             print_table(("what", "remove it, as root, with"), [(thing.what, thing.remove) for thing in left])

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from lab.actors.settings import check_brokers
 from lab.engines import host, mininet, uml, virtual
 from lab.errors import MissingFeature, UsageError
+from lab.kernel import stock_mininet
 from lab.kernel.caps import Capabilities, Capability, probe
 from lab.topology.plan import LoadRules, Plan, Shape
 
@@ -132,7 +133,7 @@ def choose(
         raise UsageError(f"{only_virtual[0]} is for the virtual kernel; the host's clock is what it is")
     if on == "mininet":
         require(plan, probe(), "this kernel")
-        mininet.require(plan)
+        stock_mininet.require()
         return mininet.MininetEngine()
     if on == "virtual" or only_virtual:
         require(plan, in_virtual.capabilities(), "the virtual kernel")

@@ -18,7 +18,6 @@ from lab.engines import host
 from lab.errors import MissingFeature, UsageError
 from lab.kernel import stock_mininet
 from lab.kernel.caps import Capabilities, probe
-from lab.topology.plan import Plan, Shape
 
 
 class MininetEngine:
@@ -62,14 +61,3 @@ def run_program(arguments: Sequence[str]) -> int:
         return host.launch([sys.executable, "-P", "-m", "lab.mininet", *words], Path.cwd(), True, None)
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def require(plan: Plan) -> None:
-    """Raise MissingFeature for what Mininet lacks here, or has no link for, before anything is built."""
-    stock_mininet.require()
-    for step in plan.steps:
-        if isinstance(step, Shape) and (step.duplicate_pct or step.reorder_pct):
-            raise MissingFeature(
-                f"doubled and reordered packets on Mininet's links ({step.node} {step.iface})",
-                instead="leave them out, or run with --on host or --on virtual",
-            )

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lab.kernel import open_vswitch
+
 _INTERFACE: Final = re.compile(r"[\w.-]+-eth\d+")
 _SWITCH: Final = re.compile(r"s\d+")
 _PROMPT: Final = b"PS1=\x7f"
@@ -108,9 +110,5 @@ def _names(*which: str) -> list[str]:
 
 
 def _open_vswitch() -> Iterator[Leftover]:
-    if shutil.which("ovs-vsctl") is None:
-        return
-    asked = subprocess.run(["ovs-vsctl", "--timeout=2", "list-br"], capture_output=True, text=True, check=False)
-    for name in asked.stdout.split():
-        if _SWITCH.fullmatch(name):
-            yield Leftover(f"Open vSwitch bridge {name}", f"ovs-vsctl --if-exists del-br {name}")
+    for name in open_vswitch.left_bridges():
+        yield Leftover(f"Open vSwitch bridge {name}", f"ovs-vsctl --if-exists del-br {name}")

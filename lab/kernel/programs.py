@@ -19,6 +19,7 @@ PACKAGES: Final = {
     "mtr": "mtr-tiny",
     "nc": "netcat-openbsd",
     "nmap": "nmap",
+    "ovs-vswitchd": "openvswitch-switch",
     "ping": "iputils-ping",
     "ss": "iproute2",
     "tc": "iproute2",

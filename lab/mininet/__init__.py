@@ -35,10 +35,12 @@ load()
 _WHERE: Final = {
     "CheckedIntf": "lab.mininet.links",
     "CheckedLink": "lab.mininet.links",
+    "DefaultSwitch": "lab.mininet.switches",
     "Firewall": "lab.mininet.boxes",
     "Host": "lab.mininet.boxes",
     "LinuxBridge": "lab.mininet.switches",
     "NatBox": "lab.mininet.boxes",
+    "OpenVSwitch": "lab.mininet.switches",
     "PlanTopo": "lab.mininet.topo",
     "Router": "lab.mininet.boxes",
     "TspBroker": "lab.mininet.boxes",

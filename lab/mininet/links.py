@@ -24,26 +24,41 @@ from lab.topology.plan import AddLink, Plan, Shape
 
 _UNITS: Final = {"us": 0.001, "usec": 0.001, "usecs": 0.001, "ms": 1.0, "msec": 1.0, "msecs": 1.0}
 _UNITS_OF_SECONDS: Final = {"s": 1000.0, "sec": 1000.0, "secs": 1000.0}
-_KNOWN: Final = frozenset({"bw", "delay", "jitter", "loss", "max_queue_size"})
+_KNOWN: Final = frozenset({"bw", "delay", "jitter", "loss", "duplicate", "reorder", "max_queue_size"})
+_SHARES: Final = ("loss", "duplicate", "reorder")
+_NETEM_PACKETS: Final = 20_000
+"""Packets under way in a delayed link, as on the lab's other engines; `tc` would have 1,000 and lose the rest."""
 
 
 class CheckedIntf(TCIntf):
     """One end of a CheckedLink: a TCIntf that raises what stock Mininet only logs.
 
-    bw in Mbit/s, delay and jitter as "20ms", loss in per cent, mtu in bytes; as of every TCIntf they hold for what
+    bw in Mbit/s, delay and jitter as "20ms", loss in per cent, mtu in bytes; and what a TCIntf cannot do, duplicate,
+    per cent of packets sent twice, and reorder, per cent that skip the delay.  As of every TCIntf they hold for what
     leaves this end.  Raises UsageError, MissingFeature or KernelRefused.
     """
 
-    def config(self, mtu: int = 1500, **params: Any) -> dict[str, Any]:
+    def config(
+        self, mtu: int = 1500, duplicate: float | None = None, reorder: float | None = None, **params: Any
+    ) -> dict[str, Any]:
         self._mtu = mtu
-        _check_numbers(f"{self.node.name} {self.name}", params)
+        asked = {**params, "duplicate": duplicate, "reorder": reorder}
+        _check_numbers(f"{self.node.name} {self.name}", asked)
+        self._more = "".join(f" {name} {asked[name]:.5f}" for name in ("duplicate", "reorder") if asked[name])
+        if self._more or any(params.get(name) for name in ("delay", "jitter", "loss")):
+            params.setdefault("max_queue_size", _NETEM_PACKETS)
         if mtu != 1500:
             self._do(f"ip link set {self.name} mtu {mtu}")
         result: dict[str, Any] = super().config(**params) or {}
         for said in result.get("tcoutputs", ()):
             if said.strip():
-                self._raise(said.strip(), params)
+                self._raise(said.strip(), asked)
         return result
+
+    def delayCmds(self, *args: Any, **options: Any) -> tuple[list[str], str]:  # noqa: N802 - Mininet's name
+        """The command that adds netem, with what a TCIntf leaves out."""
+        commands, parent = super().delayCmds(*args, **options)
+        return [command + self._more for command in commands], str(parent)
 
     def bwCmds(self, bw: float | None = None, **options: Any) -> tuple[list[str], str]:  # noqa: N802 - Mininet's name
         """The commands that limit the rate, by tbf with a queue of 50 ms unless another kind is asked for."""
@@ -62,7 +77,7 @@ class CheckedIntf(TCIntf):
     def _raise(self, said: str, params: Mapping[str, Any]) -> None:
         asked = ", ".join(f"{name}={params[name]}" for name in sorted(_KNOWN & params.keys()) if params[name])
         if "unknown" in said:
-            kind = "netem" if params.get("delay") or params.get("loss") or params.get("jitter") else "a rate limit"
+            kind = "netem" if any(params.get(name) for name in ("delay", "jitter", *_SHARES)) else "a rate limit"
             raise MissingFeature(
                 f"{kind} in this kernel, which {self.node.name} {self.name} asks for ({asked})",
                 instead="use a kernel that has the module (sch_netem), or leave the impairment out",
@@ -81,16 +96,19 @@ class CheckedLink(TCLink):
 
 def _check_numbers(where: str, params: Mapping[str, Any]) -> None:
     """Raise UsageError for what stock Mininet would leave out with a line in its log."""
-    bw, loss = params.get("bw"), params.get("loss")
+    bw = params.get("bw")
     if bw is not None and not 0 < bw <= TCIntf.bwParamMax:
         raise UsageError(f"{where}: bw={bw} is not between 0 and {TCIntf.bwParamMax} Mbit/s, all that a TCIntf sets")
-    if loss is not None and not 0 <= loss <= 100:
-        raise UsageError(f"{where}: loss={loss} is not a percentage")
+    for name in _SHARES:
+        if params.get(name) is not None and not 0 <= params[name] <= 100:
+            raise UsageError(f"{where}: {name}={params[name]} is not a percentage")
     for name in ("delay", "jitter"):
         if params.get(name) is not None:
             milliseconds(params[name], where)
     if params.get("jitter") and not params.get("delay"):
         raise UsageError(f"{where}: jitter={params['jitter']} needs a delay to vary")
+    if params.get("reorder") and not params.get("delay"):
+        raise UsageError(f"{where}: reorder={params['reorder']} needs a delay for a packet to skip")
 
 
 def milliseconds(text: str | float, where: str = "a link") -> float:
@@ -150,6 +168,8 @@ def _shape(end: Any) -> Shape | None:
         delay_ms=milliseconds(asked["delay"], where) if asked.get("delay") else 0.0,
         jitter_ms=milliseconds(asked["jitter"], where) if asked.get("jitter") else 0.0,
         loss_pct=float(asked.get("loss") or 0),
+        duplicate_pct=float(asked.get("duplicate") or 0),
+        reorder_pct=float(asked.get("reorder") or 0),
         rate_mbit=float(asked.get("bw") or 0) if isinstance(end, CheckedIntf) else 0.0,
     )
     return shape if shape.needs_netem or shape.rate_mbit or asked.get("bw") else None

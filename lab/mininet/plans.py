@@ -13,7 +13,6 @@ from typing import Any, Final
 from mininet.link import Link
 from mininet.node import Node
 
-from lab.errors import MissingFeature
 from lab.kernel import links, settle
 from lab.kernel.build import Fabric, carry_out
 from lab.mininet.base import LabHost
@@ -21,8 +20,8 @@ from lab.mininet.links import CheckedLink
 from lab.mininet.switches import LinuxBridge
 from lab.topology.plan import AddBridge, AddLink, AddNode, NodePlan, Plan, SetSysctl, Shape, Step
 
-NETEM_PACKETS: Final = 20_000
-"""Packets under way in a delayed link, as on the other engines; `tc` would have 1,000 and lose the rest."""
+_LONGEST_NAME: Final = 15
+"""Of an interface: IFNAMSIZ less the final zero."""
 
 
 class PlanNode(LabHost):
@@ -82,11 +81,36 @@ def steps_of(plan: Plan, node: str) -> tuple[Step, ...]:
     return tuple(step for step in plan.steps if not isinstance(step, elsewhere) and step.node == node)
 
 
-def link_parameters(plan: Plan) -> Iterator[tuple[AddLink, dict[str, Any]]]:
-    """Each link of the plan with the parameters of the Mininet link that is to be made.
+def with_names_for_all(plan: Plan) -> Plan:
+    """The plan with names for the ports of its switches that fit beside those of all others: "lan-eth0"."""
+    names: dict[tuple[str, str], str] = {}
+    for number, node in enumerate(plan.nodes):
+        for port, iface in enumerate(node.interfaces if node.kind == "switch" else ()):
+            name = f"{node.name}-eth{port}"
+            if len(name) > _LONGEST_NAME:
+                end = f"{number}-eth{port}"
+                name = node.name[: _LONGEST_NAME - len(end)] + end
+            names[node.name, iface.name] = name
 
-    Raises MissingFeature for an impairment that Mininet's links have no parameter for.
-    """
+    def renamed(step: Step) -> Step:
+        if isinstance(step, AddLink):
+            a, b = (step.a, step.a_iface), (step.b, step.b_iface)
+            return replace(step, a_iface=names.get(a, a[1]), b_iface=names.get(b, b[1]))
+        if isinstance(step, Shape):
+            return replace(step, iface=names.get((step.node, step.iface), step.iface))
+        return step
+
+    nodes = tuple(
+        replace(
+            node, interfaces=tuple(replace(i, name=names.get((node.name, i.name), i.name)) for i in node.interfaces)
+        )
+        for node in plan.nodes
+    )
+    return replace(plan, nodes=nodes, steps=tuple(renamed(step) for step in plan.steps))
+
+
+def link_parameters(plan: Plan) -> Iterator[tuple[AddLink, dict[str, Any]]]:
+    """Each link of the plan with the parameters of the Mininet link that is to be made."""
     shapes = {(step.node, step.iface): step for step in plan.steps if isinstance(step, Shape)}
     for step in plan.steps:
         if not isinstance(step, AddLink):
@@ -109,11 +133,6 @@ def _of_end(shape: Shape | None, mtu: int) -> dict[str, Any]:
     found: dict[str, Any] = {"mtu": mtu} if mtu != 1500 else {}
     if shape is None:
         return found
-    if shape.duplicate_pct or shape.reorder_pct:
-        raise MissingFeature(
-            f"doubled and reordered packets on Mininet's links ({shape.node} {shape.iface})",
-            instead="leave them out, or run with --on host or --on virtual",
-        )
     if shape.rate_mbit:
         found["bw"] = shape.rate_mbit
     if shape.delay_ms:
@@ -122,8 +141,10 @@ def _of_end(shape: Shape | None, mtu: int) -> dict[str, Any]:
         found["jitter"] = f"{shape.jitter_ms:g}ms"
     if shape.loss_pct:
         found["loss"] = shape.loss_pct
-    if shape.needs_netem:
-        found["max_queue_size"] = NETEM_PACKETS
+    if shape.duplicate_pct:
+        found["duplicate"] = shape.duplicate_pct
+    if shape.reorder_pct:
+        found["reorder"] = shape.reorder_pct
     return found
 
 

@@ -3,5 +3,6 @@
 from mininet.cli import CLI
 from mininet.log import error, output
 from mininet.net import Mininet
+from mininet.util import ensureRoot
 
-__all__ = ["CLI", "Mininet", "error", "output"]
+__all__ = ["CLI", "Mininet", "ensureRoot", "error", "output"]

@@ -7,7 +7,7 @@ from typing import Any
 from mininet.topo import Topo
 
 from lab.mininet.links import CheckedLink
-from lab.mininet.plans import PlanNode, link_parameters, steps_of
+from lab.mininet.plans import PlanNode, link_parameters, steps_of, with_names_for_all
 from lab.mininet.switches import LinuxBridge, default_switch
 from lab.topology import catalog
 from lab.topology.plan import Plan
@@ -20,18 +20,16 @@ class PlanTopo(Topo):
     plan: Plan
 
     def build(self, plan: Plan, serve: bool = True) -> None:
-        self.plan = plan
-        switch = default_switch()
-        for number, node in enumerate(plan.nodes, start=1):
+        has_switches = any(node.kind == "switch" for node in plan.nodes)
+        switch = default_switch() if has_switches else LinuxBridge
+        # A bridge of Open vSwitch has its ports in the network of the machine, next to its own interfaces.
+        self.plan = plan if switch is LinuxBridge else with_names_for_all(plan)
+        for number, node in enumerate(self.plan.nodes, start=1):
             if node.kind == "switch":
                 self.addSwitch(node.name, cls=switch, dpid=f"{number:x}")
             else:
-                self.addHost(node.name, cls=PlanNode, plan=node, steps=steps_of(plan, node.name), serve=serve)
-        for step, parameters in link_parameters(plan):
-            if switch is not LinuxBridge:  # its ports are in the machine's own network, next to those of others
-                for end, node_name in (("intfName1", step.a), ("intfName2", step.b)):
-                    if self.isSwitch(node_name):
-                        parameters[end] = f"{node_name[:11]}-{parameters[end]}"
+                self.addHost(node.name, cls=PlanNode, plan=node, steps=steps_of(self.plan, node.name), serve=serve)
+        for step, parameters in link_parameters(self.plan):
             self.addLink(step.a, step.b, cls=CheckedLink, **parameters)
 
 
