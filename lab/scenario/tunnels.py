@@ -1,0 +1,167 @@
+"""A client's tunnels."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import LabError, TunnelRefused, UsageError
+from lab.results import SetupRecord, describe_setup
+from lab.scenario.place import PlacedNode
+
+if TYPE_CHECKING:
+    from lab.scenario.node import LabNode
+
+
+class TunnelNode(PlacedNode):
+    """A node that can have a tunnel."""
+
+    async def attempt_tunnel(
+        self,
+        broker: str | LabNode,
+        *,
+        tunnel: str = "v6anyv4",
+        transport: str = "udp",
+        user: str | None = None,
+        password: str | None = None,
+        mechanism: str | None = None,
+        prefix_length: int | None = None,
+        lan: str | None = None,
+        keepalive_interval_s: int | None = 30,
+        mtu: int = 1280,
+        connect_timeout_s: float = 7.0,
+        first_packet_timeout_s: float = 3.0,
+        **options: Any,
+    ) -> SetupRecord:
+        """Try to set up a tunnel and return how it went; the outcome may be bad, the call does not raise for that.
+
+        `tunnel` is v6anyv4, v6v4 or v6udpv4, `transport` is udp, tcp or auto (UDP, then TCP).  Without a user the
+        mechanism is ANONYMOUS.  `lan` names the neighbour on whose link a delegated prefix is announced.  How patient
+        the client is: `connect_timeout_s` for TCP, `first_packet_timeout_s` for an echo through the new tunnel, and
+        `options`, which are fields of `lab.tsp.Retransmission`.
+        """
+        from lab.actors.client import TunnelClient
+        from lab.tsp import ClientConfig, Mechanism, Retransmission, TunnelType
+
+        self._must_be("client", "connect_tunnel")
+        if self._tunnel is not None:
+            await self.disconnect_tunnel()
+        server = self.lab[broker]
+        if self.ipv4 is None or server.ipv4 is None:
+            raise UsageError(f"{self.name} and {server.name} need IPv4 addresses for a tunnel over IPv4")
+        config = ClientConfig(
+            client_address=IPv4Address(self.ipv4),
+            tunnel=_choice(TunnelType, tunnel, "tunnel"),
+            user=user,
+            password=password,
+            mechanisms=(_choice(Mechanism, mechanism, "mechanism"),) if mechanism else None,
+            server_name=server.name,
+            prefix_length=prefix_length,
+            keepalive_interval_s=keepalive_interval_s,
+            retransmission=Retransmission(**options),
+        )
+        client = TunnelClient(
+            self.namespace,
+            config,
+            (server.ipv4, 3653),
+            transport,
+            mtu=mtu,
+            connect_timeout_s=connect_timeout_s,
+            first_packet_timeout_s=first_packet_timeout_s,
+            rng=self.lab.rng(f"{self.name}/{len(self.lab.records)}"),
+        )
+        at = self.lab.now()
+        report = await client.connect()
+        if report.outcome == "ready":
+            self._tunnel = client
+            if lan is not None:
+                await self._announce(report.prefix, lan)
+        record = SetupRecord(
+            node=self.name,
+            at_s=at,
+            broker=server.name,
+            seen_by_broker=server.seen_address(report.client_ipv6),
+            **{
+                name: _plain(getattr(report, name))
+                for name in SetupRecord.__slots__
+                if name not in ("broker", "seen_by_broker")
+            },
+        )
+        self.log.info("tunnel: %s", describe_setup(record))
+        return self.lab.record(record)
+
+    async def connect_tunnel(self, broker: str | LabNode, **options: Any) -> SetupRecord:
+        """Set up a tunnel, as `attempt_tunnel` does; raises `TunnelRefused` or `LabError` when there is none."""
+        record = await self.attempt_tunnel(broker, **options)
+        if record.outcome == "refused":
+            raise TunnelRefused(record.code or 0, record.reason)
+        if record.outcome != "ready":
+            raise LabError(f"{self.name} got no tunnel from {record.broker}: {describe_setup(record)}")
+        return record
+
+    async def wait_tunnel_lost(self, timeout_s: float) -> bool:
+        """Wait until the tunnel's keepalives call it dead, at most `timeout_s`; whether they have."""
+        if self._tunnel is None:
+            raise UsageError(f"{self.name} has no tunnel that could die")
+        try:
+            await asyncio.wait_for(self._tunnel.wait_lost(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def tunnel_counters(self) -> dict[str, int]:
+        """What the tunnel carried and dropped, by reason (`lab.encap.Drop`), and its `icmp_errors`; empty without one.
+
+        Of a tunnel that the kernel's own device carries, nothing is counted here.
+        """
+        return dict(self._tunnel.counters) if self._tunnel is not None else {}
+
+    async def disconnect_tunnel(self) -> None:
+        """Take the tunnel down on this side; nothing happens when there is none."""
+        if self._advertiser is not None:
+            await self._advertiser.stop()
+            self._advertiser = None
+        if self._tunnel is not None:
+            await self._tunnel.close()
+            self._tunnel = None
+
+    async def until_keepalive(self, margin_s: float = 0.25) -> None:
+        """Wait until `margin_s` before the tunnel's next keepalive: the end of the longest silence it will have.
+
+        Returns at once when there is no tunnel, or none that is alive.  (The margin is more than the 0.1 s by which
+        Linux may let a program wait too long.)
+        """
+        keepalive = None if self._tunnel is None else self._tunnel.keepalive
+        loop = asyncio.get_running_loop()
+        due = None if keepalive is None else keepalive.next_echo
+        if due is not None and due - margin_s <= loop.time():  # too late for this one
+            await asyncio.sleep(due + margin_s - loop.time())
+            due = None if keepalive is None else keepalive.next_echo
+        if due is not None:
+            await asyncio.sleep(due - margin_s - loop.time())
+
+    async def _announce(self, prefix: IPv6Network | None, lan: str) -> None:
+        from lab.actors.advertise import Advertiser
+
+        iface = next((i.name for i in self.plan.interfaces if i.peer == lan), None)
+        if iface is None:
+            raise UsageError(f"{self.name} has no link to {lan!r} to announce a prefix on")
+        if prefix is None:
+            raise UsageError("lan= needs a delegated prefix; ask for one with prefix_length=64")
+        self._advertiser = Advertiser(self.namespace, iface, prefix)
+        await self._advertiser.start()
+
+
+def _plain(value: Any) -> Any:
+    """A report's value as JSON can hold it."""
+    if isinstance(value, IPv4Address | IPv6Address | IPv6Network):
+        return str(value)
+    return getattr(value, "value", value)
+
+
+def _choice(kind: Any, value: str, what: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{what} {value!r} does not exist; choose from {', '.join(k.value for k in kind)}") from None
