@@ -53,7 +53,7 @@ Progress = Callable[[str], None]
 _R = TypeVar("_R", bound=Record)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A run folder, read back."""
 
@@ -79,6 +79,10 @@ class Run:
         if not isinstance(facts, dict) or not {"status", "parameters", "nodes", "trials"} <= facts.keys():
             raise UsageError(f"{file} is no record of a run")
         return cls(Path(path), facts)
+
+    def __repr__(self) -> str:
+        trials = f"{len(self.facts['trials'])} trials" if len(self.facts["trials"]) != 1 else "1 trial"
+        return f"<Run of {self.facts.get('topology')}: {self.status}, {trials}, in {self.path}>"
 
     @property
     def status(self) -> str:

@@ -95,8 +95,9 @@ def describe(record: Record) -> list[str]:
         case SetupRecord():
             lines = [_line(record.node, "tunnel", f"{record.requested} asked: {describe_setup(record)}")]
             if record.phases_s:
-                phases = ", ".join(f"{name} {s * 1000:.1f}" for name, s in record.phases_s.items())
-                lines.append(_line("", "", f"{record.round_trips} round trips; milliseconds: {phases}"))
+                scale, unit = (1e6, "microseconds") if max(record.phases_s.values()) < 1e-3 else (1e3, "milliseconds")
+                phases = ", ".join(f"{name} {s * scale:.1f}" for name, s in record.phases_s.items())
+                lines.append(_line("", "", f"{record.round_trips} round trips; {unit}: {phases}"))
             return lines
         case PingRecord():
             median = sorted(record.rtts_s)[len(record.rtts_s) // 2] * 1000 if record.rtts_s else None

@@ -375,7 +375,7 @@ def _captured(view: Run) -> Iterator[tuple[str, str]]:
 
 def _frames(view: Run, node: str, iface: str) -> Iterator[tuple[float, int, bytes, int]]:
     """(seconds since the network was up, link type, frame, bytes on the wire) of every packet captured."""
-    up_s = view.facts["trials"][view.trial].get("clock_s", 0.0)
+    up_s = view.up_at_s or 0.0
     for at_s, link, frame, size in CaptureFile(view.capture(node, iface)):
         yield at_s - up_s, link, frame, size
 

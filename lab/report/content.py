@@ -12,6 +12,7 @@ from lab.ladder.model import ladder
 from lab.ladder.svg import to_svg
 from lab.results import (
     CommandRecord,
+    MoveRecord,
     PingRecord,
     PolicyRecord,
     SetupRecord,
@@ -159,7 +160,10 @@ def _trial(view: Run, budget: list[int], notes: list[str]) -> Trial:
     left_out = sum(1 for attempt in attempts if attempt.why_not == _ENOUGH)
     if left_out:
         notes.append(f"Trial {view.trial}: {left_out} ladders are left out; lab ladder draws any of them.")
-    tables = (_setups(setups), _pings(view), _transfers(view), _policies(view), _counters(view), *_commands(view))
+    tables = (
+        *(_setups(setups), _moves(view), _pings(view), _transfers(view)),
+        *(_policies(view), _counters(view), *_commands(view)),
+    )
     lines = [line.removeprefix("  ") for record in view.records for line in describe(record)]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} lines more"]
@@ -244,12 +248,22 @@ def _transfers(view: Run) -> Table:
             f"{record.size} B",
             milliseconds(record.seconds),
             f"{record.size * 8 / record.seconds / 1e6:.1f} Mbit/s" if record.seconds > 0 else "",
-            "equal" if record.intact else "DIFFER",
+            "equal" if record.intact else record.reason or "DIFFER",
+            "" if record.longest_gap_s is None else milliseconds(record.longest_gap_s),
         )
         for record in view.records
         if isinstance(record, TransferRecord)
     ]
-    return Table("Transfers over TCP", ("from", "to", "size", "took", "rate", "checksums"), rows)
+    return Table("Transfers over TCP", ("from", "to", "size", "took", "rate", "checksums", "longest silence"), rows)
+
+
+def _moves(view: Run) -> Table:
+    rows = [
+        (record.node, f"{record.at_s:.3f} s", record.place, record.iface, record.address or "")
+        for record in view.records
+        if isinstance(record, MoveRecord)
+    ]
+    return Table("Moves", ("client", "at", "to", "interface", "IPv4"), rows)
 
 
 def _policies(view: Run) -> Table:

@@ -13,6 +13,7 @@ from lab.measure import setup_rows
 from lab.run import Run
 from lab.topology import catalog
 from lab.topology.planner import make_plan
+from tests.unit.ladders import Recorder, home, signalling
 
 SETUP = {
     "kind": "setup", "node": "laptop", "at_s": 0.1, "broker": "broker", "outcome": "ready", "transport": "udp",
@@ -165,6 +166,19 @@ def test_a_table_of_nothing_has_its_columns(run: Run, name: str) -> None:
     table = getattr(run.tables, name)
     assert len(table) == 0
     assert {"trial", "node"} <= set(table.columns)
+
+
+def test_packets_and_mappings_are_timed_from_when_the_network_was_up(tmp_path: Path) -> None:
+    wire = Recorder(home())
+    there = ["laptop", "nat", "internet", "broker"]
+    wire.send(2500.0, there, signalling(240, b"VERSION=2.0.0\r\n"), nat={"nat": ("192.0.2.2", 50_000)})
+    tables = wire.run(tmp_path, []).tables
+    assert tables.packets["time_s"].min() == pytest.approx(2.5, abs=1e-6)
+    assert tables.mappings["first_s"].iloc[0] == pytest.approx(2.5, abs=1e-4)
+
+
+def test_a_run_is_printed_in_a_line(run: Run) -> None:
+    assert repr(run) == f"<Run of home_nat: ok, 2 trials, in {run.path}>"
 
 
 def test_a_notebook_shows_drawing_verdict_and_outcome(run: Run) -> None:
