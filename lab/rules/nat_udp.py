@@ -15,8 +15,9 @@ this keeps books of its own, in sets and maps that the packets themselves fill i
 Each but `granted` is kept twice: for mappings in use (_stream) and for fresh ones, whose timeout is shorter, because an
 element cannot be told to live the longer of two times.
 
-With `parity` another port is drawn from the map `even` or from `odd`, by the source port's last bit: the kernel's own
-choice, of any port in a range, cannot be told to keep it.
+With `parity` a port that has to be another one is drawn from a thousand, of which the first half is even and the second
+odd: connection tracking, which takes any of a range, cannot be told to keep it.  A mark stands for the port drawn, and
+is drawn again while the address's set `held` has it.
 
 Small blocks of ports are searched for a free one, from a random start: a packet's mark goes from port to port by the
 map `next` until the set `held` does not have it.  `port_of` and `mark_of` turn one into the other, since nft tests
@@ -52,9 +53,9 @@ from lab.rules.nat_behaviour import (
 SEQUENCE: Final = range(40000, 40512)
 """The ports of ports=sequential, each given once before the first is given again."""
 
-PARITY_STEP: Final = 126
-"""Between two ports of one parity: 512 of each from FIRST_PORT up, so that the map of them is a small part of what fits
-into one netlink message."""
+_PARITIES: Final = tuple(range(FIRST_PORT + last_bit, 65536, 126) for last_bit in (0, 1))
+"""The ports to draw from with parity, even ones and odd ones: 512 of each, for the reason below."""
+_DRAWS: Final = 8
 
 _SEARCHED_BLOCK: Final = 128
 _SEARCHED_PORTS: Final = 1024
@@ -230,12 +231,15 @@ class _Udp:
                 yield _book(f"set permitted_{life}", " . ".join([_ENDPOINT, *sender]), timeout_s)
             if self.searched:
                 yield _book(f"set held_{life}", "mark", timeout_s)
+            if self.nat.parity:
+                yield from (_book(f"set held{number}_{life}", "mark", timeout_s) for number in range(len(self.shares)))
         for number in range(len(self.shares)):
             yield _book(f"set granted{number}", f"inet_service . {key}", self.nat.udp_stream_timeout_s)
 
         if self.nat.parity:
-            for name, ports in _parities().items():
-                yield _table(name, "mark : inet_service", list(enumerate(ports)))
+            drawn = list(enumerate((port for ports in _PARITIES for port in ports), 1))
+            yield _table("port_of", "mark : inet_service", drawn)
+            yield _table("mark_of", "inet_service : mark", [(port, mark) for mark, port in drawn])
         if self.searched:
             yield from self._marks()
 
@@ -312,13 +316,23 @@ class _Udp:
                 yield '\t\tcounter drop comment "nat_no_block"\n'
                 return
         if self.nat.parity:
-            yield f"\t\tmeta mark set numgen random mod {len(_parities()['even'])}\n"
-            for last_bit, name in enumerate(_parities()):
-                to = f"{share.address} : meta mark map @{name}"
-                yield f'{udp} udp sport & 1 == {last_bit} counter snat to {to} comment "nat_port_changed"\n'
+            yield from self._draw(number)
             return
         to = f"{share.address}:{FIRST_PORT}-65535 random"
         yield f'{udp} counter snat to {to} comment "nat_port_changed"\n'
+
+    def _draw(self, number: int) -> Iterator[str]:
+        """A port of the parity of the one inside."""
+        free = " ".join(f"meta mark != @held{number}_{life}" for life in self.lives)
+        for _ in range(_DRAWS):
+            first = 1
+            for last_bit, ports in enumerate(_PARITIES):
+                draw = f"numgen random mod {len(ports)} offset {first}"
+                yield f"\t\tudp sport & 1 == {last_bit} meta mark set {draw}\n"
+                first += len(ports)
+            yield f"\t\tmeta l4proto udp {free} counter snat to {self.shares[number].address} : meta mark map @port_of "
+            yield 'comment "nat_port_changed"\n'
+        yield '\t\tcounter drop comment "nat_port_taken"\n'
 
     def _search(self, number: int) -> Iterator[str]:
         share, size = self.shares[number], self.nat.block_size
@@ -372,6 +386,8 @@ class _Udp:
             yield from (f"{where}update @granted{n} {{ {port} . {key} }}" for n, where in enumerate(wheres))
         if self.searched:
             yield from (f"{where}meta mark set {port} map @mark_of{n}" for n, where in enumerate(wheres))
+        if self.nat.parity:
+            yield f"meta mark set {port} map @mark_of"
         for life, timeout_s in self.lives.items():
             when = "" if len(self.lives) == 1 else "ct status assured " if life == "stream" else "ct status ! assured "
             lasting = f"timeout {timeout_s}s"
@@ -379,6 +395,9 @@ class _Udp:
                 yield f"{when}{where}update @taken{number}_{life} {{ {port} {lasting} }}"
             if self.searched:
                 yield f"{when}meta mark != 0 update @held_{life} {{ meta mark {lasting} }}"
+            if self.nat.parity:
+                for number, where in enumerate(wheres):
+                    yield f"{when}{where}meta mark != 0 update @held{number}_{life} {{ meta mark {lasting} }}"
             if whole:
                 yield f"{when}update @mapped_{life} {{ {key} {lasting} }}"
                 yield f"{when}update @mapping_{life} {{ {key} {lasting} : {shown.outer} }}"
@@ -393,11 +412,6 @@ def _book(name: str, kind: str, timeout_s: int) -> str:
     # The kernel allows 65535 entries.  To say so here would make it take a table of that size at once: a megabyte, to
     # be looked through every second for what has timed out.
     return f"\t{name} {{\n\t\ttype {kind}\n\t\tflags dynamic,timeout; timeout {timeout_s}s;\n\t}}\n"
-
-
-def _parities() -> dict[str, range]:
-    """The ports to draw from, by their parity: first those whose last bit is 0."""
-    return {name: range(FIRST_PORT + bit, 65536, PARITY_STEP) for bit, name in enumerate(("even", "odd"))}
 
 
 def _mark(number: int, port: int) -> int:

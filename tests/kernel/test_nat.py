@@ -24,11 +24,11 @@ def observers(net: Network) -> None:
         net.link("internet", name)
 
 
-def home(mapping: str, inside: tuple[str, ...] = ("ann", "bob")) -> Network:
+def home(mapping: str, inside: tuple[str, ...] = ("ann", "bob"), *, parity: bool = False) -> Network:
     """Hosts behind one NAT."""
     net = Network("home")
     observers(net)
-    net.nat("nat", mapping=mapping)
+    net.nat("nat", mapping=mapping, parity=parity)
     net.link("nat", "internet")
     for name in inside:
         net.link(net.client(name), "nat")
@@ -85,14 +85,17 @@ def test_two_hosts_with_one_source_port_each_keep_a_mapping_of_their_own(eim: Pr
         deliver(one, seen["ann", "one"], ann)
 
 
-def test_many_hosts_with_one_source_port_share_no_outside_port() -> None:
+@pytest.mark.parametrize("parity", [False, True])
+def test_many_hosts_with_one_source_port_share_no_outside_port(parity: bool) -> None:
     inside = tuple(f"h{number}" for number in range(12))
-    with Prober(home("EIM", inside)) as lab, lab.udp("one", 3653) as one, lab.udp("two", 3653) as two:
-        sockets = [lab.udp(name, 7000) for name in inside]
+    with Prober(home("EIM", inside, parity=parity)) as lab, lab.udp("one", 3653) as one, lab.udp("two", 3653) as two:
+        sockets = [lab.udp(name, 7001) for name in inside]
         first = [deliver(sock, (lab.address("one"), 3653), one) for sock in sockets]
         second = [deliver(sock, (lab.address("two"), 3653), two) for sock in sockets]
     assert first == second
     assert len(set(first)) == len(inside)
+    if parity:
+        assert {port % 2 for _, port in first} == {1}
 
 
 def test_an_early_probe_from_the_peer_does_not_move_the_mapping(eim: Prober) -> None:

@@ -184,12 +184,15 @@ def test_what_can_be_seen_of_ports_and_addresses_is_expected(
     assert (asked.parity, asked.pooling) == (parity, pooling)
 
 
-def test_the_ports_of_each_parity_are_all_of_that_parity_and_above_the_known_ones() -> None:
-    parities = dict(re.findall(r"map (even|odd) \{.*?elements = \{ ([^}]*) \}", text_of(parity=True), re.DOTALL))
-    for bit, name in enumerate(("even", "odd")):
-        ports = [int(entry.split(" : ")[1]) for entry in parities[name].split(", ")]
-        assert len(set(ports)) == 512
-        assert all(port % 2 == bit and FIRST_PORT <= port < 65536 for port in ports)
+def test_the_ports_to_draw_from_are_even_then_odd_and_above_the_known_ones() -> None:
+    (elements,) = re.findall(r"map port_of \{.*?elements = \{ ([^}]*) \}", text_of(parity=True), re.DOTALL)
+    drawn = [tuple(int(number) for number in entry.split(" : ")) for entry in elements.split(", ")]
+    assert [mark for mark, _ in drawn] == [*range(1, 1025)]
+    ports = [port for _, port in drawn]
+    assert len(set(ports)) == 1024
+    assert all(port % 2 == 0 for port in ports[:512])
+    assert all(port % 2 == 1 for port in ports[512:])
+    assert all(FIRST_PORT <= port < 65536 for port in ports)
 
 
 def test_blocks_do_not_overlap() -> None:
