@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from lab.errors import KernelRefused, MissingFeature
 from lab.kernel.namespace import Namespace
+from lab.rules.pieces import pieces
 
+_TOO_LONG: Final = "Message too long"
 _AT_ONCE: Final = 16
 """nft processes running at the same time in `load_many`."""
 
@@ -21,7 +23,8 @@ _AT_ONCE: Final = 16
 def load(ns: Namespace, text: str) -> None:
     """Load a ruleset text, all of it or nothing (begin it with `flush ruleset` to replace what was there).
 
-    Raises KernelRefused with nft's own words.
+    One that is too large for an ordinary user to load at once is loaded in pieces, the chains with hooks last.  Raises
+    KernelRefused with nft's own words.
     """
     load_many({ns: text})
 
@@ -35,8 +38,19 @@ def load_many(texts: Mapping[Namespace, str]) -> None:
             running = [(ns, text, stack.enter_context(_start(ns, ["-f", "-"]))) for ns, text in batch]
             for ns, text, process in running:
                 _, err = process.communicate(text)
-                if process.returncode != 0:
+                if process.returncode != 0 and _TOO_LONG in err:
+                    _load_in_pieces(ns, text)
+                elif process.returncode != 0:
                     raise KernelRefused(ns.name, "load nftables rules", 0, _first_error(err))
+
+
+def _load_in_pieces(ns: Namespace, text: str) -> None:
+    """Only root may send the kernel as large a message as it likes."""
+    for piece in pieces(text):
+        with _start(ns, ["-f", "-"]) as process:
+            _, err = process.communicate(piece)
+        if process.returncode != 0:
+            raise KernelRefused(ns.name, "load nftables rules", 0, _first_error(err))
 
 
 def list_ruleset(ns: Namespace) -> str:
