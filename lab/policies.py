@@ -72,8 +72,12 @@ def measure(
     """
     from lab.run import run
 
+    def say(text: str) -> None:
+        if progress is not None:
+            progress(text.partition(", recorded in")[0])  # in a folder that is gone when this returns
+
     with tempfile.TemporaryDirectory(prefix="lab-policies-") as folder:
-        done = run(LESSON, on=on, seed=seed, out=Path(folder) / "run", capture=False, progress=progress)
+        done = run(LESSON, on=on, seed=seed, out=Path(folder) / "run", capture=False, progress=say)
         if done.status != "ok":
             raise LabError(done.message)
         return done.crossings("firewall")
@@ -100,6 +104,17 @@ def _state(mechanism: str, drop: CrossingRecord, reject: CrossingRecord) -> int:
     if mechanism in drop.dropped and mechanism in reject.dropped:
         return SILENT
     return DIFFERS
+
+
+def check_plot(path: Path) -> None:
+    """Raise UsageError when no picture could be written to `path`, before anything is measured for it."""
+    from matplotlib.figure import Figure
+
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise UsageError(f"cannot draw {path}: give a name that ends in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def plot(crossings: Sequence[CrossingRecord], path: Path | None = None) -> Figure:

@@ -120,6 +120,7 @@ def policies(
         print(f"\n{told['nftables']}", end="")
         return EXIT_DONE
     if plot is not None:
+        catalogue.check_plot(plot)
         crossings = catalogue.measure(on=on, progress=say)
         catalogue.plot(crossings, plot)
         say(f"drawn in {plot}")

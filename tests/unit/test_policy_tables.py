@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lab.errors import UsageError
-from lab.policies import DIFFERS, PASSES, SILENT, STOPPED, described, listed, plot, states
+from lab import policies
+from lab.cli import main
+from lab.errors import LabError, UsageError
+from lab.policies import DIFFERS, PASSES, SILENT, STOPPED, check_plot, described, listed, plot, states
 from lab.results import CrossingRecord
 from lab.rules.catalogue import FILTERS
 
@@ -64,3 +68,35 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         plot(MEASURED, tmp_path / "nowhere" / "policies.png")
     with pytest.raises(UsageError, match="cannot write"):
         plot(MEASURED, tmp_path / "policies.docx")
+
+
+def test_that_a_picture_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[bool] = []
+
+    def measure(**_: object) -> list[CrossingRecord]:
+        measured.append(True)
+        return MEASURED
+
+    monkeypatch.setattr(policies, "measure", measure)
+    for wrong, words in (("nowhere/policies.png", "there is no folder"), ("policies.docx", "ends in .png, .svg")):
+        assert main(["policies", "--plot", str(tmp_path / wrong)]) == 2
+        assert words in capsys.readouterr().err
+    assert measured == []
+    assert main(["policies", "--plot", str(tmp_path / "policies.svg")]) == 0
+    assert measured == [True]
+    check_plot(tmp_path / "policies.PDF")
+
+
+def test_a_folder_that_will_be_gone_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def run(*_: object, progress: Callable[[str], None], **__: object) -> object:
+        progress("rfc7123_filters: 3 nodes on the host kernel, recorded in /tmp/x/run")
+        raise LabError("that will do")
+
+    monkeypatch.setattr(importlib.import_module("lab.run"), "run", run)
+    with pytest.raises(LabError, match="that will do"):
+        policies.measure(progress=said.append)
+    assert said == ["rfc7123_filters: 3 nodes on the host kernel"]
