@@ -3,7 +3,8 @@
     laptop --- s1 --- home --- filter --- broker --- server
                       NAT     firewall    TSP        IPv6 only
 
-Run it as root, or as anybody in namespaces that go with it:  scripts/lab mn examples/mininet_script.py
+Run it as anybody, in namespaces that go with it:  scripts/lab mn examples/mininet_script.py
+Or in the machine's own network, as root:          sudo PYTHONPATH=. python3 examples/mininet_script.py
 """
 
 from mininet.net import Mininet

@@ -1,7 +1,8 @@
 """For Mininet's own program:  sudo mn --custom lab/mn.py --topo tsp,home_nat --test tsp
 
 Every topology of the lab is a Topo (`--topo tsp,NAME,delay_ms=0`, or `--topo NAME`), `--test tsp` runs its scenario
-and check, and the command line has the commands of `lab.mncli`.  Without Open vSwitch, switches are Linux bridges.
+and check, and the command line has the commands of `lab.mncli`.  Switches are bridges of Open vSwitch where its daemons
+can make some, else Linux bridges.
 
 `mn` executes this file and takes every name it defines: topos, tests and switches are added to its own, and CLI,
 Mininet and cleanup take the place of its own.
@@ -9,27 +10,16 @@ Mininet and cleanup take the place of its own.
 
 
 def _make_importable() -> None:
-    """Let the Python that runs `mn` find the lab and the packages of the lab's environment."""
-    import importlib.util
-    import subprocess
+    """Let the Python that runs `mn` find the lab and, by importing lab.mininet, its packages."""
     import sys
+    from importlib import import_module
     from pathlib import Path
 
-    checkout = Path(sys._getframe().f_code.co_filename).resolve().parent.parent
-    sys.path.insert(0, str(checkout))
-    if all(importlib.util.find_spec(name) for name in ("networkx", "defusedxml", "pyroute2")):
-        return
-    script = 'source "$1/scripts/environment.sh" && use_environment run && echo "$venv"'
-    asked = subprocess.run(
-        ["bash", "-c", script, "mn", str(checkout)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-    )
-    folder = Path(asked.stdout.strip(), "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
-    if asked.returncode != 0 or not folder.is_dir():
-        sys.exit(
-            f"mn runs with Python {sys.version_info[0]}.{sys.version_info[1]}, for which the lab has no environment; "
-            f"use {checkout}/scripts/lab mn, or set LAB_PYTHON to {sys.executable}"
-        )
-    sys.path.append(str(folder))
+    sys.path.insert(0, str(Path(sys._getframe().f_code.co_filename).resolve().parent.parent))
+    try:
+        import_module("lab.mininet")
+    except import_module("lab.errors").LabError as exc:
+        sys.exit(f"lab: {exc}")  # any other end would be mn's own clean-up, which is everybody's
 
 
 _make_importable()

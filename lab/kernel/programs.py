@@ -16,6 +16,7 @@ PACKAGES: Final = {
     "ip": "iproute2",
     "iperf3": "iperf3",
     "lsof": "lsof",
+    "mn": "mininet",
     "mtr": "mtr-tiny",
     "nc": "netcat-openbsd",
     "nmap": "nmap",

@@ -17,10 +17,11 @@ For a script of one's own, beside `from mininet.net import Mininet`:
     boxes.py     those nodes            links.py     links whose impairments are there, or an error
     switches.py  bridges                plans.py     a plan of the lab as Mininet nodes and links
     running.py   the event loop of the brokers and clients, beside Mininet's own thread
-    topo.py      every topology as a Topo, its scenario as a test       cli.py    further commands of Mininet's CLI
+    topo.py      every topology as a Topo       packages.py    the lab's packages for the Python that runs `mn`
 
 Mininet itself is Debian's package `mininet`, which has the program mnexec, or that and the package of PyPI.
-Without it, importing anything from here is a MissingFeature.
+Without it, importing anything from here is a MissingFeature.  A script finds the lab by PYTHONPATH, the folder of the
+checkout, or is started with `scripts/lab mn SCRIPT`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from importlib import import_module
 from typing import Any, Final
 
 from lab.kernel.stock_mininet import load
+from lab.mininet.packages import make_importable
 
 load()
+make_importable()
 
 _WHERE: Final = {
     "CheckedIntf": "lab.mininet.links",

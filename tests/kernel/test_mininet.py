@@ -354,6 +354,20 @@ def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
     assert re.search(r"server -> broker - - -|server -> broker", told)
 
 
+@pytest.mark.needs("program mn")
+def test_mn_runs_with_the_python_of_the_system(tmp_path: Path) -> None:
+    """As root types it: with the packages of the lab's environment, if that is of the same version of Python."""
+    command = ["mn", "--custom", str(CHECKOUT / "lab" / "mn.py"), "--topo", "tsp,direct_6in4", "--test", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    asked = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True).stdout
+    if asked.split()[1].split(".")[:2] == [str(number) for number in sys.version_info[:2]]:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "*** Configuring hosts\nbroker internet laptop server" in done.stdout + done.stderr
+    else:
+        assert done.returncode == 1
+        assert "lacks an environment of the lab for python" in done.stderr
+
+
 def test_mn_says_so_when_it_cannot(tmp_path: Path) -> None:
     done = mn(tmp_path, "--topo", "tsp,home_nut", "--test", "tsp")
     assert done.returncode == 1
