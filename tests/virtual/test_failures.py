@@ -60,10 +60,15 @@ def test_a_scenario_has_a_timeout_in_the_time_of_the_lab(how: str, tmp_path: Pat
     assert what_is_kept(tmp_path / "run")["trials"][0]["scenario_s"] >= 5000
 
 
+@pytest.mark.timeout(240)
 def test_a_scenario_that_lets_no_time_pass_is_ended_by_the_clock_on_the_wall(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match="did not end within 12 s of wall time"):
-        trouble("spin", tmp_path / "run", wall_timeout_s=12)
-    assert what_is_kept(tmp_path / "run")["status"] == "error"
+    for limit_s in (6, 12, 25, 50, 100):  # to boot takes a second or, on a busy machine, half a minute
+        folder = tmp_path / f"within-{limit_s}"
+        with pytest.raises(RunFailed, match=f"did not end within {limit_s} s of wall time"):
+            trouble("spin", folder, wall_timeout_s=limit_s)
+        if json.loads((folder / "run.json").read_text())["trials"]:
+            break
+    assert what_is_kept(folder)["status"] == "error"
 
 
 def test_a_scenario_that_takes_all_memory_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from lab import Lab, Network, Run
 def build(net: Network, delay_ms: float = 20) -> None:
     nat, internet, broker = net.nat("nat"), net.router("internet"), net.broker("broker", users={"ann": "secret"})
     net.link(net.client("laptop"), nat)
-    net.link(nat, internet, delay_ms=delay_ms, jitter_ms=5, loss_pct=3)
+    net.link(nat, internet, delay_ms=delay_ms, jitter_ms=5, loss_pct=5)
     net.link(internet, broker)
     net.link(broker, net.host("server", ipv6_only=True))
 
@@ -19,9 +19,18 @@ def build(net: Network, delay_ms: float = 20) -> None:
 async def scenario(net: Lab) -> None:
     laptop = net["laptop"]
     for transport, tunnel in (("udp", "v6udpv4"), ("tcp", "v6v4")):
-        await laptop.attempt_tunnel("broker", transport=transport, tunnel=tunnel, user="ann", password="secret")
+        # So patient that losses end no set-up: six or eight packets in a row would have to be lost.
+        await laptop.connect_tunnel(
+            "broker",
+            transport=transport,
+            tunnel=tunnel,
+            user="ann",
+            password="secret",
+            first_transmissions=8,
+            connect_timeout_s=63,
+        )
         await laptop.ping("server", count=5, timeout_s=1)
-        await laptop.transfer("server", size=50_000)
+        await laptop.transfer("server", size=100_000)
 
 
 def check(run: Run) -> None:
