@@ -281,6 +281,9 @@ def _result(future: Future[list[Row]], job: CellJob) -> list[Row]:
     except Exception as exc:
         if type(exc).__name__ == "KilledWorker":  # of Dask: the cell was with every worker that died
             return failed_rows(job, f"the cell's worker died, again and again: {exc}")
+        if isinstance(exc, ModuleNotFoundError):  # a LabError of the scenario's own is rows by now
+            way_out = "start workers in a checkout, with scripts/lab dask worker ADDRESS"
+            raise RunFailed(f"a worker has no module {exc.name!r}: {way_out}", folder="") from exc
         raise
 
 
@@ -356,13 +359,39 @@ def _dask(address: str) -> Iterator[Executor]:
     except (OSError, ValueError) as exc:
         raise UsageError(f"there is no Dask scheduler at {address}: {exc}") from exc
     try:
-        pool = client.get_executor(retries=0)
+        pool = _Packed(client.get_executor(retries=0))
         try:
             yield pool
         finally:
             pool.shutdown(wait=False)
     finally:
         client.close()
+
+
+class _Packed(Executor):
+    """A Dask executor whose scheduler need not have the lab.
+
+    A scheduler reads all that is submitted.  Here that is bytes, and a function which is of no module.
+    """
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call a function on a worker."""
+        from distributed.protocol import pickle
+
+        def unpack_and_call(data: bytes) -> Any:
+            from distributed.protocol import pickle
+
+            function, positional, named = pickle.loads(data)
+            return function(*positional, **named)
+
+        return self._pool.submit(unpack_and_call, pickle.dumps((fn, args, kwargs)))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End it, without the workers."""
+        self._pool.shutdown(wait=wait)
 
 
 def _bar(total: int, done: int, progress: bool | None) -> Any:

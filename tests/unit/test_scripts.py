@@ -141,6 +141,23 @@ def test_notebook_opens_jupyterlab_where_the_notebooks_are(checkout: Path, tools
     assert called.endswith("--no-browser")
 
 
+def test_a_cluster_is_started_in_the_environment_of_the_lab(checkout: Path, tools: Path, tmp_path: Path) -> None:
+    place = tmp_path / "venv"
+    (place / "bin").mkdir(parents=True)
+    stand_in(place / "bin" / "python", 'echo "$PYTHONPATH" "$@"')
+    with (checkout / "scripts" / "environment.sh").open("a") as file:
+        file.write(f'packages_for() {{ missing=(); }}\nuse_environment() {{ venv="{place}"; }}\n')
+    done = subprocess.run(
+        [str(checkout / "scripts" / "lab"), "dask", "worker", "tcp://192.0.2.1:8786"],
+        env={"PATH": str(tools)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{checkout} -P -m dask worker tcp://192.0.2.1:8786\n"
+
+
 def without_nft(
     checkout: Path, tools: Path, tmp_path: Path, script: str, verb: str
 ) -> subprocess.CompletedProcess[str]:
