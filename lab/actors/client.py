@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lab.actors.attempt import Attempt, RedirectedError, TcpAttempt, UdpAttempt
 from lab.actors.dataplane import ClientDataPlane, open_protocol_41
+from lab.actors.errorear import ErrorEar
 from lab.actors.keepalive import Keepalive
 from lab.actors.ping import EchoSocket
 from lab.actors.report import SetupReport, outcome_of
@@ -96,6 +97,7 @@ class TunnelClient:
         self._attempt: Attempt | None = None
         self._device: PacketDevice | _SitDevice | None = None
         self._raw: socket.socket | None = None
+        self._ear: ErrorEar | None = None
         self._plane: ClientDataPlane | None = None
         self._echo: EchoSocket | None = None
         self._on_echo: Callable[[], None] | None = None
@@ -211,6 +213,7 @@ class TunnelClient:
     async def _bring_up(self, attempt: Attempt, tunnel: TunnelParameters, report: SetupReport) -> SetupReport:
         """Device, address, routes, data plane, keepalive; and the first echo."""
         ready_at = asyncio.get_running_loop().time()
+        errors_before = self.counters["icmp_errors"]
         self._attempt = attempt
         try:
             self._configure(attempt, tunnel)
@@ -221,7 +224,7 @@ class TunnelClient:
                 report = replace(report, phases_s={**report.phases_s, "first_packet": took_s})
             elif self._first_packet_timeout_s > 0:
                 silence = f"no echo came back through the tunnel in {self._first_packet_timeout_s:g} s"
-                report = replace(report, reason=silence)
+                report = replace(report, reason=silence + _told(self.counters["icmp_errors"] - errors_before))
         except BaseException as exc:
             self._tear_down()
             if isinstance(exc, OSError):
@@ -243,6 +246,8 @@ class TunnelClient:
         by_udp = tunnel.type is TunnelType.V6UDPV4
         if isinstance(attempt, UdpAttempt) and not by_udp:
             attempt.stay()
+        if not by_udp:
+            self._ear = ErrorEar(self.namespace, tunnel.server_ipv4, self.counters)
         self._device = self._open_sit(tunnel) if self._use_sit and not by_udp else None
         if self._device is None:
             device = self._device = PacketDevice.open(self.namespace, self.device, self.mtu)
@@ -381,10 +386,15 @@ class TunnelClient:
         if self._plane is not None:
             self._plane.stop()
             self._plane = None
-        for thing in (self._echo, self._attempt, self._raw, self._device):
+        for thing in (self._echo, self._attempt, self._ear, self._raw, self._device):
             if thing is not None:
                 thing.close()
-        self._echo = self._attempt = self._raw = self._device = None
+        self._echo = self._attempt = self._ear = self._raw = self._device = None
+
+
+def _told(errors: int) -> str:
+    """What the network said of a tunnel's packets, to follow the sentence that no echo came."""
+    return f", but {errors} ICMP error{'s' if errors > 1 else ''} did" if errors else ""
 
 
 class _SitDevice:

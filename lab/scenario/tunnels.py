@@ -113,7 +113,7 @@ class TunnelNode(PlacedNode):
     def tunnel_counters(self) -> dict[str, int]:
         """What the tunnel carried and dropped, by reason (`lab.encap.Drop`), and its `icmp_errors`; empty without one.
 
-        Of a tunnel that the kernel's own device carries, nothing is counted here.
+        Of a tunnel that the kernel's own device carries, only the errors are counted here.
         """
         return dict(self._tunnel.counters) if self._tunnel is not None else {}
 
