@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -43,8 +44,9 @@ def digests(folder: Path, trials: list[Any]) -> dict[str, str]:
 def depends_on(facts: Mapping[str, Any], topology: Path) -> dict[str, Any]:
     """Everything the digest of a virtual run depends on, for run.json.
 
-    The two paths are among it because the guest reads its programs from there, and to walk a longer path costs it
-    more readings of its clock.
+    The paths are among it because the guest reads its programs from there, and to walk a longer path costs it more
+    readings of its clock.  All but the standard library's are below the cache folder: another user has the same ones
+    with the same XDG_CACHE_HOME.
     """
     return {
         "kernel": facts["kernel"]["sha256"],
@@ -55,6 +57,7 @@ def depends_on(facts: Mapping[str, Any], topology: Path) -> dict[str, Any]:
         "lab": bundle.source_hash(),
         "python": platform.python_version(),
         "python_path": sys.executable,
+        "library_path": sysconfig.get_path("stdlib"),
         "lab_path": str(bundle.compiled()),
         "packages": {name: importlib.metadata.version(name) for name in _INSIDE},
     }
@@ -138,7 +141,7 @@ def replay(folder: Path | str, *, progress: Callable[[str], None] | None = None)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for name in before.keys() | after.keys():
+    for name in {**before, **after}:
         if before.get(name) != after.get(name):
             yield f"{name} was {_short(before.get(name))} and is {_short(after.get(name))}"
 

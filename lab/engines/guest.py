@@ -38,6 +38,9 @@ CAPABILITIES: Final = "capabilities.json"
 ERRORS: Final = "guest-errors"
 """File in the run folder: what the guest's programs wrote to standard error."""
 
+PACKAGES: Final = "LAB_PACKAGES"
+"""Environment variable: the folders of installed packages, joined like a PATH."""
+
 
 _SHARE_FOR_ONE: Final = 0.8
 """Of the guest's memory, what one program may have."""
@@ -49,6 +52,7 @@ def main(task: str) -> None:
         _mount()
         _seed()
         _redirect()
+        sys.path += os.environ.get(PACKAGES, "").split(os.pathsep)
         status = _TASKS[task]()
         (RUN / STATUS).write_text(f"{status}\n")
     except BaseException:  # noqa: BLE001 - process 1 must not end any other way than by switching off

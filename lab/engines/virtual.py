@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -147,18 +148,28 @@ def _command(kernel: Path, task: str, seed: int, start_time_s: int, real_time: b
         "umid=lab",
         *clock,
         f"seed={seed}",
-        f"init={sys.executable}",
-        f"PYTHONPATH={bundle.compiled()}",
+        _word("init", sys.executable),
+        _word("PYTHONPATH", str(bundle.compiled())),
+        _word(guest.PACKAGES, os.pathsep.join(site.getsitepackages())),
         "PYTHONHASHSEED=0",
         "PYTHONDONTWRITEBYTECODE=1",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME=/run",
         "LC_ALL=C.UTF-8",
         "--",
+        "-S",  # what is installed may bring files that are carried out whenever Python starts
         "-m",
         "lab.engines.guest",
         task,
     ]
+
+
+def _word(name: str, path: str) -> str:
+    """`name=path` as the kernel reads it: quoted where it may hold blanks.  UsageError for a path it cannot be told."""
+    if '"' in path or not path.isprintable():
+        raise UsageError(f"the virtual kernel cannot be told the path {path!r}; use one without quotation marks")
+    # To the kernel the second byte of some letters is a blank as well.
+    return f"{name}={path}" if path.isascii() and " " not in path else f'{name}="{path}"'
 
 
 def _memory_folder() -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lab.engines import virtual
-from lab.errors import RunFailed
+from lab.engines import uml, virtual
+from lab.errors import RunFailed, UsageError
 from lab.run import Run, run
 from tests.virtual.machines import TROUBLE, CommandLine, wait_for
 
@@ -153,6 +153,27 @@ def test_a_run_folder_that_cannot_be_written_is_told_before_anything_is_started(
     (line,) = errors.splitlines()
     assert line.startswith("lab: cannot ")
     assert str(tmp_path) in line
+
+
+def test_the_cache_may_be_in_a_folder_with_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = uml.require().path.parent.parent
+    cache = tmp_path / "a user's  folder à la carte"
+    (cache / "lab3653").mkdir(parents=True)
+    (cache / "lab3653" / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run")
+    assert done.status == "ok", done.message
+    assert done.facts["digest"]["depends_on"]["lab_path"].startswith(str(cache))
+
+
+def test_a_cache_that_the_kernel_cannot_be_told_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = uml.require().path.parent.parent
+    cache = tmp_path / 'a "folder"'
+    (cache / "lab3653").mkdir(parents=True)
+    (cache / "lab3653" / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    with pytest.raises(UsageError, match="cannot be told the path .* use one without quotation marks"):
+        run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run")
 
 
 def test_a_run_folder_may_have_any_name(tmp_path: Path) -> None:

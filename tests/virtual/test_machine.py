@@ -77,4 +77,13 @@ def test_a_run_says_what_its_digest_depends_on(tmp_path: Path) -> None:
     assert depends_on["kernel"] == kernel.sha256 == done.facts["kernel"]["sha256"]
     assert depends_on["seed"] == 7
     assert depends_on["packages"].keys() == {"defusedxml"}
-    assert {"topology", "lab", "python", "python_path", "lab_path", "parameters", "start_time_s"} <= depends_on.keys()
+    assert {
+        "topology",
+        "lab",
+        "python",
+        "python_path",
+        "library_path",
+        "lab_path",
+        "parameters",
+        "start_time_s",
+    } <= depends_on.keys()

@@ -10,6 +10,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -134,6 +136,26 @@ def test_another_seed_or_parameter_gives_another_run(first: Run, change: dict[st
     difference = first_difference(first, other)
     assert difference is not None
     assert "packet " in difference.where
+
+
+def test_what_else_is_installed_makes_no_difference(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
+    for installed in Path(sysconfig.get_path("purelib")).iterdir():
+        (packages / installed.name).symlink_to(installed)
+
+    def one_run(name: str) -> Run:
+        command = [str(tmp_path / "venv" / "bin" / "python"), "-P", "-m", "lab", "run", "direct_6in4"]
+        command += ["--on", "virtual", "--seed", "1", "--out", str(tmp_path / name)]
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        subprocess.run(command, env=environment, capture_output=True, check=True)
+        return Run.load(tmp_path / name)
+
+    before = one_run("before")
+    # The like of these two come with many a package, and with every one that is installed from its sources.
+    (packages / "zz_carried_out_at_every_start.pth").write_text("import decimal\n")
+    (packages / "zz_another_folder.pth").write_text(f"{tmp_path}\n")
+    assert digest(one_run("after")) == digest(before)
 
 
 def test_a_replay_is_equal(first: Run) -> None:
