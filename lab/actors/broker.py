@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKLOG: Final = 128
+BACKLOG: Final = 128
+"""Connections that wait to be taken; so many are taken at once before the first too many is closed."""
 _HOUSEKEEPING_S: Final = 1.0
 """How late something may be ended."""
 _OPENINGS: Final = (b"VERSION", b"ECHO REQUEST")
@@ -140,7 +141,7 @@ class TunnelBroker:
             try:
                 listener.bind(where)
                 self._server = await asyncio.get_running_loop().create_server(
-                    lambda: TcpLink(self), sock=listener, backlog=_BACKLOG
+                    lambda: TcpLink(self), sock=listener, backlog=BACKLOG
                 )
             except BaseException:
                 listener.close()

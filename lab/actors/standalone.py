@@ -14,18 +14,19 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from lab.actors.advertise import Advertiser
-from lab.actors.broker import TunnelBroker
+from lab.actors.broker import BACKLOG, TunnelBroker
 from lab.actors.client import TunnelClient
 from lab.actors.report import SetupReport
-from lab.actors.settings import BrokerSettings, check_device
+from lab.actors.settings import BrokerSettings, Limits, check_device
 from lab.actors.store import Store
 from lab.errors import KernelRefused, LabError, MissingFeature, UsageError
+from lab.kernel.namespace import raise_descriptor_limit
 from lab.tsp import PORT, BrokerConfig, ClientConfig, Mechanism, TunnelType
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = (1.0, 300.0)
 """First and longest wait before a lost tunnel is set up again; the wait doubles."""
+
+_OWN_DESCRIPTORS: Final = 64
+"""Open files of a broker besides its TCP connections, with some to spare."""
 
 _LIFETIME_USED: Final = 0.95
 """Share of a tunnel's lifetime after which it is set up anew."""
@@ -86,6 +90,7 @@ def run_broker(
         raise UsageError(f"clients cannot have addresses of {pool}; give the broker a prefix that is routed to it")
     mechanisms = tuple(m for m in Mechanism if anonymous or m is not Mechanism.ANONYMOUS)
     listen = address or _address_of_the_default_route()
+    descriptors = raise_descriptor_limit()
     rng = secrets.SystemRandom()
     store = Store(pool, rng=rng, path=database or ":memory:", realm=realm)
     try:
@@ -96,6 +101,7 @@ def run_broker(
             session=BrokerConfig(name=str(listen), realm=realm, mechanisms=mechanisms),
             device=device,
             mtu=mtu,
+            limits=limits_for(descriptors),
         )
         if not anonymous and not store.users():
             raise UsageError("nobody could log in: add users, or allow anonymous clients")
@@ -121,6 +127,15 @@ def run_broker(
         return _until_signal(serve)
     finally:
         store.close()
+
+
+def limits_for(descriptors: int) -> Limits:
+    """A broker's limits in a process that may have so many open files.
+
+    With every descriptor in use a listener cannot even refuse a connection: asyncio tries again, and logs each try.
+    """
+    usual = Limits()
+    return replace(usual, connections=max(1, min(usual.connections, descriptors - BACKLOG - _OWN_DESCRIPTORS)))
 
 
 def run_client(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from ipaddress import IPv6Network
+from ipaddress import IPv4Interface, IPv6Network
 from pathlib import Path
 from typing import IO
 
@@ -229,6 +231,48 @@ def test_a_lan_that_is_gone_for_a_while_does_not_end_the_client(tmp_path: Path) 
             assert await broker.end(signal.SIGTERM) == 0
         finally:
             fabric.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_out_of_open_files_refuses_connections_in_good_order(tmp_path: Path) -> None:
+    few = """
+import resource
+from lab.actors import standalone
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+standalone.raise_descriptor_limit = lambda: 256
+"""
+
+    async def scenario() -> None:
+        made = plan()
+        address = made.node("broker").ipv4
+        assert address is not None
+        with contextlib.closing(build(made)) as fabric, contextlib.ExitStack() as stack:
+            broker = Machine(
+                fabric, "broker", few + BROKER.replace("logging.disable()", ""), str(tmp_path / "broker.db")
+            )
+            assert "serves" in await broker.line()
+            loop = asyncio.get_running_loop()
+            iface = made.node("client").interfaces[0]
+            mine = IPv4Interface(str(iface.ipv4))
+            ends = []
+            for number in range(300):
+                source = mine.ip + 10 + number // 100  # each may have a number of connections only
+                if number % 100 == 0:
+                    links.add_address(fabric["client"], iface.name, f"{source}/{mine.network.prefixlen}")
+                sock = stack.enter_context(fabric["client"].socket(socket.AF_INET, socket.SOCK_STREAM))
+                sock.bind((str(source), 0))
+                await loop.sock_connect(sock, (address, 3653))
+                ends.append(asyncio.ensure_future(loop.sock_recv(sock, 1)))
+            await until(lambda: sum(task.done() for task in ends) == 300 - 64, "all beyond the limit are closed")
+            client = Machine(fabric, "client", CLIENT, address, wish())
+            assert json.loads(await client.line())["outcome"] == "ready"
+            for task in ends:
+                task.cancel()
+            await asyncio.wait(ends)
+            assert await client.end(signal.SIGTERM) == 0
+            assert await broker.end(signal.SIGTERM) == 0
+            assert "stopped" in (said := await broker.line()), said  # not the traceback of a listener without a file
 
     asyncio.run(scenario())
 

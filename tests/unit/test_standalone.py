@@ -10,7 +10,7 @@ import pytest
 from lab.actors import standalone
 from lab.actors.client import TunnelClient
 from lab.actors.settings import Limits
-from lab.actors.standalone import ClientWish, lost_within, resolve, run_broker, run_client
+from lab.actors.standalone import ClientWish, limits_for, lost_within, resolve, run_broker, run_client
 from lab.errors import UsageError
 from lab.tsp import BrokerConfig
 
@@ -53,6 +53,12 @@ def test_a_machine_without_a_default_route_is_told_how_to_say_where_to_listen(mo
 
 def test_a_broker_waits_at_least_as_long_as_its_sessions_for_a_patient_client() -> None:
     assert Limits().setup_s > BrokerConfig().idle_timeout_s
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(65_536, 1024), (1024, 832), (256, 64), (64, 1)])
+def test_a_broker_takes_no_more_connections_than_its_open_files_allow(descriptors: int, connections: int) -> None:
+    assert limits_for(descriptors).connections == connections
+    assert limits_for(descriptors).tunnels == Limits().tunnels
 
 
 def test_a_tunnel_is_held_until_it_dies_or_its_time_is_nearly_over() -> None:
