@@ -6,6 +6,10 @@ so a one-way delay is the difference of two readings of one clock.
 
 Found by: delay, the median; jitter, from the standard deviation of a uniform distribution; loss, by count; rate, from
 the arrival times of a packet train behind its initial burst; MTU, by a frame that fits and one that does not.
+
+A sample tells a share to some standard deviations only, so a right link is measured wrong now and then: with a
+probability below 1 % for all its parameters together.  Three measurements in a row have to be wrong, so that a right
+link is refused once in a million links at most.
 """
 
 from __future__ import annotations
@@ -43,7 +47,13 @@ _SHARES: Final = ("loss_pct", "duplicate_pct", "reorder_pct")
 _BY_SAMPLE: Final = ("delay_ms", "jitter_ms", *_SHARES)
 _DELAY_PROBES: Final = 40
 _SHARE_PROBES: Final = 1000
+_ENOUGH_PCT: Final = 90.0
+"""With more than this share of 1,000 lost, too few are left to tell anything else by."""
+_APART_MS: Final = 2.0
+"""A packet that skips a delay is told from others when their delay is at least this."""
 _TRAIN_AT_MOST: Final = 2000
+_LONGEST_TRAIN: Final = 10_000
+"""Frames.  Where jitter or loss ask for more the rate is not measured."""
 RATE_MEASURED_UP_TO_MBIT: Final = 2000.0
 """Above, this process cannot fill the link, and the rate is not measured."""
 
@@ -72,12 +82,12 @@ class _Direction:
     @property
     def requested(self) -> dict[str, float]:
         wanted = {name: getattr(self.shape, name) for name in (*_BY_SAMPLE, "rate_mbit")}
-        if wanted["rate_mbit"] > RATE_MEASURED_UP_TO_MBIT:
+        if wanted["rate_mbit"] > RATE_MEASURED_UP_TO_MBIT or train(self.shape, self.mtu)[0] > _LONGEST_TRAIN:
             del wanted["rate_mbit"]
         found = {name: float(value) for name, value in wanted.items() if value}
         if self.mtu != 1500:
             found["mtu"] = float(self.mtu)
-        return found
+        return measurable(found)
 
 
 async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, Any]]:
@@ -121,22 +131,68 @@ def acceptable(requested: Mapping[str, float], achieved: Mapping[str, float]) ->
     """Whether a measurement agrees with the request, given what its sample can tell.
 
     Delay within 1 ms or 5 %; jitter within 1 ms or 25 %; loss, doubles and reordering within four standard
-    deviations of a binomial count (one false alarm in 16,000); rate within 10 %; MTU exactly.
+    deviations of a binomial count (one false alarm in 16,000, or in 1,000 where few are expected) and one more; rate
+    within 10 %; MTU exactly.
     """
     jitter = requested.get("jitter_ms", 0.0)
+    sampled = _Expected.of(requested)
     for name, wanted in requested.items():
-        share = wanted / 100 if name in _SHARES else 0.0
-        by_count = 100 * (4 * math.sqrt(share * (1 - share) / _SHARE_PROBES) + 1 / _SHARE_PROBES)
-        room = {
-            "delay_ms": max(1.0, 0.05 * wanted) + 3 * jitter / math.sqrt(_DELAY_PROBES),
-            "jitter_ms": max(1.0, 0.25 * wanted),
-            **dict.fromkeys(_SHARES, by_count),
-            "rate_mbit": 0.10 * wanted,
-            "mtu": 0.0,
-        }[name]
+        if name in _SHARES:
+            share, of = sampled.shares[name]
+            wanted = 100 * share
+            room = 100 * (4 * math.sqrt(share * (1 - share) / of) + 1 / of)
+        else:
+            room = {
+                "delay_ms": max(1.0, 0.05 * wanted) + 3 * jitter / math.sqrt(min(_DELAY_PROBES, sampled.delayed)),
+                "jitter_ms": max(1.0, 0.25 * wanted),
+                "rate_mbit": 0.10 * wanted,
+                "mtu": 0.0,
+            }[name]
         if not abs(achieved.get(name, math.inf) - wanted) <= room:
             return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a sample of `_SHARE_PROBES` frames shows of a link that does what was asked, as netem does it.
+
+    Each frame is doubled or not, and lost or not: of a doubled one, a loss takes one copy, and the copy that goes in
+    again may be lost too.
+    """
+
+    shares: Mapping[str, tuple[float, float]]
+    """Of what is measured, by name: the share, and of how many."""
+    delayed: float
+    """Arrivals that have the link's delay."""
+
+    @classmethod
+    def of(cls, requested: Mapping[str, float]) -> _Expected:
+        loss, double, hurry = (requested.get(name, 0.0) / 100 for name in _SHARES)
+        lost = loss * (1 - double)
+        different = _SHARE_PROBES * (1 - lost)
+        twice = double * (1 - loss) ** 2 / (1 - lost) if lost < 1 else 0.0
+        arrivals = different * (1 + twice)
+        shares = {
+            "loss_pct": (lost, _SHARE_PROBES),
+            "duplicate_pct": (twice, max(different, 1.0)),
+            "reorder_pct": (hurry, max(arrivals, 1.0)),
+        }
+        return cls(shares, max(arrivals * (1 - hurry), 1.0))
+
+
+def measurable(requested: Mapping[str, float]) -> dict[str, float]:
+    """What of a request a sample can tell: of a link that loses nearly all, the loss; of one on which nearly all
+    packets skip the delay, or the least delay is none, not the delay.
+    """
+    found = dict(requested)
+    if found.get("loss_pct", 0.0) > _ENOUGH_PCT:
+        return {"loss_pct": found["loss_pct"]}
+    least_ms = found.get("delay_ms", 0.0) - found.get("jitter_ms", 0.0)
+    if "reorder_pct" in found and (found["reorder_pct"] > _ENOUGH_PCT or least_ms < _APART_MS):
+        for name in ("delay_ms", "jitter_ms", "reorder_pct"):
+            found.pop(name, None)
+    return found
 
 
 def _directions(plan: Plan) -> list[_Direction]:
@@ -179,7 +235,8 @@ async def _sample(probe: _Probe, shape: Shape) -> dict[str, float]:
         if ahead > 0.001:
             await asyncio.sleep(ahead)
         probe.send(number, _SMALL)
-    await probe.arrived(count, (shape.delay_ms + shape.jitter_ms) / 1000 + 0.25)
+    # With doubles under way, as many as were sent may be here before the last.
+    await probe.arrived(2 * count if shape.duplicate_pct else count, (shape.delay_ms + shape.jitter_ms) / 1000 + 0.25)
     return summarise(shape, [(each.number, (each.at_ns - each.sent_ns) / 1e6) for each in probe.take()], count)
 
 
@@ -202,31 +259,57 @@ def summarise(shape: Shape, arrivals: list[tuple[int, float]], sent: int) -> dic
 
 async def _train(probe: _Probe, way: _Direction) -> float:
     """Rate in Mbit/s, from frames that had to wait: those behind the burst an idle link lets through."""
-    size = min(way.mtu, 1500) + ETHERNET_BYTES
-    rate = way.shape.rate_mbit
-    unpaced = burst_bytes(rate, way.mtu) // size
-    waiting = max(4, round(rate * 1e6 / 8 * QUEUE_S * 0.8 / size))
-    count = min(unpaced + waiting, max(_TRAIN_AT_MOST, unpaced + 4))
+    size = _train_size(way.mtu)
+    shape = way.shape
+    count, unpaced = train(shape, way.mtu)
     for number in range(count):
         probe.send(number, size)
-    patience = count * size * 8 / (rate * 1e6) * 2 + way.shape.delay_ms / 1000 + 0.5
-    await probe.arrived(count, patience)
-    hurried_ns = way.shape.delay_ms / 2 * 1e6 if way.shape.reorder_pct else 0
-    ordered = sorted(each.at_ns for each in probe.take() if each.at_ns - each.sent_ns >= hurried_ns)
-    paced = ordered[unpaced + 1 :]
+    held_s = max(2 * QUEUE_S, 8 * size * 8 / (shape.rate_mbit * 1e6))  # by the link's queue, at most
+    patience_s = (shape.delay_ms + 2 * shape.jitter_ms) / 1000 + 2 * held_s + 0.5
+    await probe.arrived(2 * count if shape.duplicate_pct else count, patience_s)
+    arrivals = probe.take()
+    # What skips the delay does not wait together with the others, but before them.
+    since_ns = min((each.sent_ns for each in arrivals), default=0) + (shape.delay_ms - shape.jitter_ms) * 1e6
+    ordered = sorted(each.at_ns for each in arrivals if not shape.reorder_pct or each.at_ns >= since_ns)
+    paced = ordered[unpaced:]
     if len(paced) < 2 or paced[-1] == paced[0]:
         return math.inf
     return (len(paced) - 1) * size * 8 / ((paced[-1] - paced[0]) / 1e9) / 1e6
 
 
+def train(shape: Shape, mtu: int) -> tuple[int, int]:
+    """How many frames keep a link of limited rate busy, and how many of the first to arrive did not have to wait.
+
+    Losses take some of them, with luck more than usual, and what skips the delay skips the limit too.  Jitter comes
+    before the limit and spreads what was sent together over twice its length, so there must be more than the link can
+    carry in that time: three times as many.
+    """
+    size = _train_size(mtu)
+    frames_s = shape.rate_mbit * 1e6 / 8 / size
+    unpaced = burst_bytes(shape.rate_mbit, mtu) // size + 1
+    needed = unpaced + max(4, round(frames_s * QUEUE_S * 0.8))
+    needed = min(needed, max(_TRAIN_AT_MOST, unpaced + 4))
+    if shape.jitter_ms:
+        unpaced *= 2  # the burst is used up while more comes
+        needed = max(unpaced + needed, round(3 * frames_s * 2 * shape.jitter_ms / 1000))
+    share = (1 - shape.loss_pct / 100) * (1 - shape.reorder_pct / 100)
+    return math.ceil((needed + 4 * math.sqrt(needed * (1 - share))) / max(share, 0.01)), unpaced
+
+
+def _train_size(mtu: int) -> int:
+    return min(mtu, 1500) + ETHERNET_BYTES
+
+
 async def _largest(probe: _Probe, way: _Direction) -> float:
     """The link's MTU if a packet of that size arrives and one byte more is refused, else 0."""
-    for number in range(5):  # the link may lose packets too
+    loss = way.shape.loss_pct / 100
+    tries = max(5, math.ceil(math.log(1e-4) / math.log(loss))) if loss else 5  # all lost: once in 10,000 at most
+    for number in range(tries):
         probe.send(number, way.mtu + ETHERNET_BYTES)
     await probe.arrived(1, way.shape.delay_ms / 1000 + 0.5)
     fits = any(arrival.size == way.mtu + ETHERNET_BYTES for arrival in probe.take())
     try:
-        probe.send(5, way.mtu + ETHERNET_BYTES + 1)
+        probe.send(tries, way.mtu + ETHERNET_BYTES + 1)
     except OSError as exc:
         return float(way.mtu) if fits and exc.errno == errno.EMSGSIZE else 0.0
     return 0.0
