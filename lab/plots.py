@@ -145,8 +145,8 @@ def ecdf(
         if banded:
             ax.fill_between(x, low, high, step="post", color=colour, alpha=0.13, linewidth=0)
         text = f"{label} ({len(sample)} of {n})" if label else f"{len(sample)} of {n}"
-        ax.step(x, y, where="post", color=colour, linestyle=_LINES[number % len(_LINES)], linewidth=1.8, label=text)
-        _samples(ax, sample, share, colour, _MARKERS[number % len(_MARKERS)])
+        ax.step(x, y, where="post", color=colour, linestyle=_line(number), linewidth=1.8, label=text)
+        _samples(ax, sample, share, colour, _marker(number))
     if log:
         ax.set_xscale("log")
     else:
@@ -187,7 +187,7 @@ def against(
     step = float(np.min(np.diff(places))) if len(places) > 1 else 1.0
     lost: dict[float, int] = {}
     for number, (label, group) in enumerate(groups):
-        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = COLOURS[number % len(COLOURS)], _marker(number)
         shift = step * 0.14 * (number - (len(groups) - 1) / 2)
         middles = []
         for place in places:
@@ -205,7 +205,7 @@ def against(
             middles.append((place + shift, float(np.median(sample)), low, high))
         if middles:
             xs, ys, lows, highs = (np.array(part) for part in zip(*middles, strict=True))
-            line = _LINES[number % len(_LINES)]
+            line = _line(number)
             ax.plot(xs, ys, line, color=colour, linewidth=1.6, label=label or None, zorder=3)
             sure = ~np.isnan(lows)
             around = np.vstack([ys - lows, highs - ys])[:, sure]
@@ -295,7 +295,7 @@ def survival(
     scale, unit = _long(float(table[alive].max()))
     for number, (label, group) in enumerate(_groups(table, by or [])):
         times, died = group[alive].to_numpy(dtype=float) * scale, group[ended].to_numpy(dtype=bool)
-        colour, line = COLOURS[number % len(COLOURS)], _LINES[number % len(_LINES)]
+        colour, line = COLOURS[number % len(COLOURS)], _line(number)
         curve = scipy_stats.ecdf(scipy_stats.CensoredData(uncensored=times[died], right=times[~died])).sf
         x = np.concatenate([[0.0], curve.quantiles, [float(times.max())]])
         y = np.concatenate([[1.0], curve.probabilities, curve.probabilities[-1:]])
@@ -308,7 +308,7 @@ def survival(
             high = np.nan_to_num(np.concatenate([[1.0], band.high.probabilities]), nan=1.0)
             ax.fill_between(x[:-1], low, high, step="post", color=colour, alpha=0.13, linewidth=0)
         at = np.searchsorted(x[1:-1], times, side="right")
-        _samples(ax, times[died], y[at][died], colour, _MARKERS[number % len(_MARKERS)])
+        _samples(ax, times[died], y[at][died], colour, _marker(number))
         ax.plot(times[~died], y[at][~died], "|", color=colour, markersize=11, markeredgewidth=1.8, zorder=4)
     ax.set_ylim(0, 1.04)
     ax.set_xlim(left=0)
@@ -406,6 +406,15 @@ def _note(ax: Axes, table: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
+def _line(number: int) -> Any:
+    """The line of a group: after seven the colours begin again, with other lines."""
+    return _LINES[(number + number // len(COLOURS)) % len(_LINES)]
+
+
+def _marker(number: int) -> str:
+    return _MARKERS[(number + number // len(COLOURS)) % len(_MARKERS)]
+
+
 def _samples(ax: Axes, x: Any, y: Any, colour: str, marker: str) -> None:
     ax.plot(
         x, y, marker, markersize=4.5, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1, alpha=0.85,
@@ -424,11 +433,12 @@ def _dots(ax: Axes, x: float, y: float, good: list[bool]) -> None:
     """A row of dots, ten in a row; more than can be told apart are left to the figures."""
     if len(good) > _MOST_DOTS:
         return
+    top = y - 0.055 * ((len(good) - 1) // 10)
     for number, full in enumerate(good):
         row, column = divmod(number, 10)
         width = min(len(good), 10)
         ax.plot(
-            x + 0.085 * (column - (width - 1) / 2), y + 0.11 * row, "o", markersize=4.5, markeredgecolor=_INK,
+            x + 0.085 * (column - (width - 1) / 2), top + 0.11 * row, "o", markersize=4.5, markeredgecolor=_INK,
             markerfacecolor=_INK if full else "white", markeredgewidth=0.9, zorder=4,
         )  # fmt: skip
 

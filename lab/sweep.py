@@ -35,7 +35,7 @@ _TELLING: Final = ("topology", "source_sha256", "seed", "trials", "on", "capture
 """Facts in which two sweeps have to agree for their rows to belong to one table."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sweep:
     """A table of results and what it is about."""
 
@@ -79,6 +79,9 @@ class Sweep:
             words += ["--set", f"{name}={value}"]
         words += ["--seed", str(rows["seed"].iloc[0]), "--trials", str(self.facts["trials"]), "--on", self.facts["on"]]
         return shlex.join(words)
+
+    def __repr__(self) -> str:
+        return f"<Sweep of {self}{'' if self.path is None else f', in {self.path}'}>"
 
     def __str__(self) -> str:
         rows = self.table

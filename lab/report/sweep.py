@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _MOST_CELLS: Final = 200
 """Cells whose command is told."""
 _MOST_FAILURES: Final = 100
+_WIDE: Final = 10
+"""Where the longest set-up takes so many times what the median does, plots have logarithmic axes, or end earlier."""
 _METADATA: Final = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
 
@@ -81,26 +83,31 @@ def _plots(sweep: Sweep) -> Iterator[Plot]:
 
     if "setup_s" not in sweep.table or not sweep.table["setup_s"].notna().any():
         return
-    yield Plot(
-        "Where the time goes", "Medians of the phases, every sample's total.", _svg(plots.setup_phases(sweep), "a")
-    )
-    yield Plot("Distribution", "Every trial is a mark; a curve that ends below 1 had trials without a tunnel.",
-               _svg(plots.ecdf(sweep), "b"))  # fmt: skip
+    times = sweep.table["setup_s"].dropna()
+    wide = bool(times.max() > _WIDE * times.median())  # a few very long ones would leave no room for the others
+    longest_bar_s = sweep.table.groupby("cell")["setup_s"].mean().max()
+    limit_s = 1.1 * float(max(times.quantile(0.95), longest_bar_s)) if wide else None
+    note = "Bars: means of the phases, a stroke: the median total, dots: every set-up."
+    yield Plot("Where the time goes", note, _svg(plots.setup_phases(sweep, limit_s=limit_s), "a"))
+    note = "Every trial is a mark; a curve that ends below 1 had trials without a tunnel."
+    yield Plot("Distribution", note, _svg(plots.ecdf(sweep, log=wide), "b"))
     for number, name in enumerate(sweep.varied):
         values = sweep.facts["vary"][name]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             note = "Every sample, medians, and their bootstrap intervals."
-            yield Plot(f"Against {name}", note, _svg(plots.against(sweep, name), f"c{number}"))
+            yield Plot(f"Against {name}", note, _svg(plots.against(sweep, name, log=wide), f"c{number}"))
 
 
 def _svg(axes: Axes, prefix: str) -> str:
     """A plot as an <svg> element whose ids are its own."""
     import matplotlib as mpl
+    from matplotlib import pyplot as plt
 
     made: Any = axes.figure
     text = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lab"}):
         made.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(made)
     svg = text.getvalue()
     svg = _METADATA.sub("", svg[svg.index("<svg") :])
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
@@ -146,7 +153,10 @@ def _rerun(sweep: Sweep) -> Iterator[tuple[str, str]]:
         words += ["--vary", f"{name}={','.join(str(value) for value in values)}"]
     for name, value in facts.get("fixed", {}).items():
         words += ["--set", f"{name}={value}"]
+    for name in facts.get("paired", ()):  # without, the seeds are others
+        words += ["--paired", str(name)]
     words += ["--trials", str(facts["trials"]), "--seed", str(facts["seed"]), "--on", str(facts["on"])]
+    words += ["--capture"] if facts.get("capture") else []
     yield shlex.join([*words, "--out", "again.parquet"]), "the whole sweep once more"
 
 

@@ -142,6 +142,17 @@ def test_a_tunnel_that_outlived_the_watch_is_no_death() -> None:
     assert set(y_of(lasting)) == {1.0}
 
 
+def test_twenty_groups_differ_in_colour_line_or_marker() -> None:
+    ax = plots.ecdf(sweeps.table(delays_ms=tuple(range(10, 20))), BY)
+    curves = [line for line in ax.lines if line.get_linestyle() != "None"]
+    dots = [line for line in ax.lines if line.get_linestyle() == "None"]
+    looks = {
+        (curve.get_color(), str(curve._dash_pattern), dot.get_marker())  # type: ignore[attr-defined]
+        for curve, dot in zip(curves, dots, strict=True)
+    }
+    assert len(looks) == len(curves) == 20
+
+
 def test_a_survival_says_by_what_the_tunnels_are_told_apart() -> None:
     assert "keepalive\nband: 95%" in texts(PLOTS["survival"](None))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from lab.errors import UsageError
 from lab.measure import PHASES
@@ -59,6 +61,30 @@ def test_a_sweep_is_told_with_plots_figures_and_commands() -> None:
     assert "40.1 ms" in text  # the median of the first cell
     assert len(set(page.ids)) == len(page.ids)
     assert all(link.startswith(("#", "data:")) for link in page.loads)
+
+
+def test_the_command_for_the_whole_has_all_that_the_seeds_depend_on() -> None:
+    done = small()
+    made = Sweep(done.table, {**done.facts, "paired": ["transport"], "capture": True}, done.path)
+    command = " ".join(re.findall(r"lab sweep [^<]*", sweep_to_html(made)))
+    assert "--paired transport" in command
+    assert "--capture" in command
+    assert "--paired" not in " ".join(re.findall(r"lab sweep [^<]*", sweep_to_html(done)))
+
+
+def test_some_very_long_set_ups_leave_room_for_the_others() -> None:
+    done = small()
+    table = done.table.assign(setup_s=done.table["setup_s"] * 1.0)
+    table = pd.concat([table] * 20).assign(trial=range(120))
+    table.iloc[0, table.columns.get_loc("setup_s")] = 60.0
+    text = sweep_to_html(Sweep(table, done.facts, done.path))
+    assert "up to " in text
+    assert "up to " not in sweep_to_html(done)
+    assert plt.get_fignums() == []  # none is left open, for a notebook to show
+
+
+def test_a_sweep_is_printed_in_a_line() -> None:
+    assert re.fullmatch(r"<Sweep of setup_time: .*>", repr(small()))
 
 
 def test_why_a_trial_failed_is_text() -> None:
