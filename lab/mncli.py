@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import shutil
 import sys
@@ -68,10 +69,46 @@ class LabNet(Mininet):
             fabric.add(namespace_of(node))
         return fabric
 
+    def configLinkStatus(self, src: str, dst: str, status: str) -> None:  # noqa: N802 - Mininet's name
+        """Pull a cable ("down") or put it in again ("up"), with the addresses and routes that the kernel took away."""
+        super().configLinkStatus(src, dst, status)
+        for name in (src, dst) if status == "up" else ():
+            if isinstance(node := self.nameToNode.get(name), PlanNode):
+                node.restore()
+
+    def pingAll(self, timeout: str | None = None) -> float:  # noqa: N802 - Mininet's name
+        """Have every node of the lab ping every other; the percentage lost.  Where no address fits none is sent."""
+        nodes = [node for node in self.hosts if isinstance(node, LabHost)]
+        if len(nodes) != len(self.hosts):
+            return float(super().pingAll(timeout))
+        sent = received = 0
+        for node in nodes:
+            told = []
+            for other in (one for one in nodes if one is not node):
+                address = address_for(node, other)
+                if address is None:
+                    told.append("-")
+                    continue
+                record = running().do(node.member.ping(address, count=1, timeout_s=float(timeout or 0.5)))
+                sent, received = sent + 1, received + record.received
+                told.append(other.name if record.received else "X")
+            output(f"{node.name} -> {' '.join(told)}\n")
+        output(f"*** Results: {received} of {sent} answered\n")
+        return 100 * (1 - received / sent) if sent else 0.0
+
     def stop(self) -> None:
         """Stop brokers and tunnels, then everything."""
         LabNet.current = None
         super().stop()
+
+
+def address_for(node: LabHost, other: LabHost) -> str | None:
+    """What `node` reaches `other` at, IPv6 where both have it; None where they have no address family in common."""
+    here, there = node.member, other.member
+    for ours, theirs in ((here.ipv6, there.ipv6), (here.ipv4, there.ipv4)):
+        if ours and theirs:
+            return str(theirs)
+    return None
 
 
 def _is_root_of_the_machine() -> bool:
@@ -153,8 +190,11 @@ def _told(command: Callable[[LabCLI, list[str]], None]) -> Callable[[LabCLI, str
     def run(self: LabCLI, line: str) -> None:
         try:
             command(self, shlex.split(line))
-        except (LabError, ValueError) as exc:
+        except LabError as exc:
             error(f"*** {exc}\n")
+        except Exception as exc:  # noqa: BLE001 - a slip of the finger must not end the network
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(exc))
+            error(f"*** {f'there is no option {unknown[1]}=' if unknown else exc}\n")
 
     run.__doc__ = command.__doc__
     return run
@@ -165,15 +205,15 @@ class LabCLI(CLI):
 
     def default(self, line: str) -> Any:
         """A command on a node; other nodes' names become addresses that this node can use, IPv6 where both have it."""
-        words = line.split()
-        node = self.mn.nameToNode.get(words[0]) if words else None
-        if not isinstance(node, LabHost) or len(words) < 2:
+        words = line.split(" ")  # not more: blanks in quotes stay
+        node = self.mn.nameToNode.get(words[0])
+        if not isinstance(node, LabHost) or not any(words[1:]):
             return super().default(line)
         try:
             words[1:] = [self._address(node, word) for word in words[1:]]
             if words[1] == "ping" and shutil.which("ping") is None:
-                return self._ping(node, words[2:])
-        except LabError as exc:
+                return self._ping(node, [word for word in words[2:] if word])
+        except (LabError, ValueError) as exc:
             error(f"*** {exc}\n")
             return None
         # Names are addresses by now; an address is no name.
@@ -198,13 +238,11 @@ class LabCLI(CLI):
         other = self.mn.nameToNode.get(word)
         if not isinstance(other, LabHost) or other is node:
             return word
-        here, there = node.member, other.member
-        for ours, theirs in ((here.ipv6, there.ipv6), (here.ipv4, there.ipv4)):
-            if ours and theirs:
-                return theirs
-        raise UsageError(
-            f"{node.name} and {other.name} have no address family in common; does a tunnel help: tunnel {node.name} up"
-        )
+        address = address_for(node, other)
+        if address is None:
+            way = f"; does a tunnel help: tunnel {node.name} up" if node.kind == "client" else ""
+            raise UsageError(f"{node.name} and {other.name} have no address family in common{way}")
+        return address
 
     def _ping(self, node: LabHost, words: list[str]) -> None:
         """In the place of the program ping where that is not installed: -c COUNT and -s SIZE are understood."""
@@ -264,12 +302,14 @@ class LabCLI(CLI):
     @_told
     def do_counters(self, words: list[str]) -> None:
         """counters NODE: packets that the rules of a NAT or firewall, or a broker, counted"""
-        node = self._of_the_lab(words[0] if words else "", None)
+        if not words:
+            raise UsageError("counters NODE")
+        node = self._of_the_lab(words[0], None)
         if node.kind == "broker":
             found: Mapping[str, int] = node.member.broker_counters()
         else:
             found = {name: packets for name, (packets, _) in node.member.counters().items()}
-        output("".join(f"{name:<24} {count}\n" for name, count in found.items()))
+        output("".join(f"{name:<24} {count}\n" for name, count in found.items()) or f"{node.name} counts nothing\n")
 
     @_told
     def do_explain(self, words: list[str]) -> None:
@@ -281,27 +321,6 @@ class LabCLI(CLI):
             raise UsageError("packets can be explained in the lab's topologies only, as in --topo tsp,home_nat")
         record = running().do(node.member.explain(words[1], **_options(words[2:])))
         output("\n".join(record.told) + "\n")
-
-    def do_pingall(self, line: str) -> None:
-        """pingall: every node of the lab pings every other, over IPv6 where both have it; - where no address fits"""
-        nodes = [node for node in self.mn.hosts if isinstance(node, LabHost)]
-        if len(nodes) != len(self.mn.hosts):
-            super().do_pingall(line)
-            return
-        sent = received = 0
-        for node in nodes:
-            told = []
-            for other in (one for one in nodes if one is not node):
-                try:
-                    address = self._address(node, other.name)
-                except UsageError:
-                    told.append("-")
-                    continue
-                record = running().do(node.member.ping(address, count=1, timeout_s=0.5))
-                sent, received = sent + 1, received + record.received
-                told.append(other.name if record.received else "X")
-            output(f"{node.name} -> {' '.join(told)}\n")
-        output(f"*** Results: {received} of {sent} answered\n")
 
     @_told
     def do_impairments(self, _words: list[str]) -> None:

@@ -11,6 +11,7 @@ from lab.errors import KernelRefused
 from lab.kernel import netlink
 from lab.kernel.namespace import Namespace
 from lab.mininet.running import running
+from lab.results import PingRecord, SetupRecord
 from lab.scenario import LabNode
 from lab.topology.plan import NodePlan
 
@@ -58,6 +59,11 @@ class LabHost(Node):
             running().lab.forget(self._member)
             self._member = None
 
+    def ping(self, to: Any, **options: Any) -> PingRecord:
+        """Ping a node or an address, over IPv6 where both have it (see `lab.scenario.LabNode.ping`)."""
+        target = to.member.name if isinstance(to, LabHost) else to if isinstance(to, str) else to.IP()
+        return running().do(self.member.ping(target, **options))
+
     def terminate(self) -> None:
         """Stop everything and let the namespace go."""
         try:
@@ -71,3 +77,21 @@ class LabHost(Node):
         if intf is not None:
             return super().IP(intf)  # type: ignore[no-any-return]
         return self.member.ipv4 or self.member.ipv6
+
+
+class TunnelMethods:
+    """What a client among Mininet's nodes can do; of any other node it is a UsageError."""
+
+    member: LabNode
+
+    def attempt_tunnel(self, broker: LabHost, **options: Any) -> SetupRecord:
+        """Try to set up a tunnel; how it went.  Options as of `lab.scenario.LabNode.attempt_tunnel`."""
+        return running().do(self.member.attempt_tunnel(broker.member, **options))
+
+    def connect_tunnel(self, broker: LabHost, **options: Any) -> SetupRecord:
+        """Set up a tunnel; raises TunnelRefused or LabError when there is none."""
+        return running().do(self.member.connect_tunnel(broker.member, **options))
+
+    def disconnect_tunnel(self) -> None:
+        """Take the tunnel down."""
+        running().do(self.member.disconnect_tunnel())

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Final
 
 from lab.errors import KernelRefused, UsageError
 from lab.kernel import nft
-from lab.mininet.base import FORWARD, QUIET, LabHost
+from lab.mininet.base import FORWARD, QUIET, LabHost, TunnelMethods
 from lab.mininet.running import running
-from lab.results import PingRecord, SetupRecord
 from lab.rules.firewall import firewall_ruleset
 from lab.rules.nat import nat_ruleset, nat_sysctls
 from lab.rules.nat_behaviour import BehaviourError, NatBehaviour
@@ -101,11 +100,6 @@ class Host(LabHost):
         """What the node's program is told, from the node's own parameters."""
         return {}
 
-    def ping(self, to: Any, **options: Any) -> PingRecord:
-        """Ping a node or an address, over IPv6 where both have it (see `lab.scenario.LabNode.ping`)."""
-        target = to.member.name if isinstance(to, LabHost) else to if isinstance(to, str) else to.IP()
-        return running().do(self.member.ping(target, **options))
-
 
 class Router(Host):
     """A router of IPv4 and IPv6."""
@@ -114,22 +108,10 @@ class Router(Host):
     forwards = True
 
 
-class TspClient(Host):
+class TspClient(TunnelMethods, Host):
     """A machine that asks a broker for an IPv6 tunnel (RFC 5572)."""
 
     kind = "client"
-
-    def attempt_tunnel(self, broker: TspBroker, **options: Any) -> SetupRecord:
-        """Try to set up a tunnel; how it went.  Options as of `lab.scenario.LabNode.attempt_tunnel`."""
-        return running().do(self.member.attempt_tunnel(broker.member, **options))
-
-    def connect_tunnel(self, broker: TspBroker, **options: Any) -> SetupRecord:
-        """Set up a tunnel; raises TunnelRefused or LabError when there is none."""
-        return running().do(self.member.connect_tunnel(broker.member, **options))
-
-    def disconnect_tunnel(self) -> None:
-        """Take the tunnel down."""
-        running().do(self.member.disconnect_tunnel())
 
 
 class TspBroker(Host):

@@ -6,6 +6,7 @@ put there by `lab.kernel.build`, from the very steps that every other engine car
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -13,18 +14,31 @@ from typing import Any, Final
 from mininet.link import Link
 from mininet.node import Node
 
+from lab.errors import KernelRefused
 from lab.kernel import links, settle
 from lab.kernel.build import Fabric, carry_out
-from lab.mininet.base import LabHost
+from lab.mininet.base import LabHost, TunnelMethods
 from lab.mininet.links import CheckedLink
 from lab.mininet.switches import LinuxBridge
-from lab.topology.plan import AddBridge, AddLink, AddNode, NodePlan, Plan, SetSysctl, Shape, Step
+from lab.topology.plan import (
+    AddAddress,
+    AddBridge,
+    AddLink,
+    AddNeighbor,
+    AddNode,
+    AddRoute,
+    NodePlan,
+    Plan,
+    SetSysctl,
+    Shape,
+    Step,
+)
 
 _LONGEST_NAME: Final = 15
 """Of an interface: IFNAMSIZ less the final zero."""
 
 
-class PlanNode(LabHost):
+class PlanNode(TunnelMethods, LabHost):
     """A node of a plan.  `serve` starts its broker as soon as it is configured."""
 
     def __init__(self, name: str, plan: NodePlan, steps: Sequence[Step], serve: bool = False, **params: Any) -> None:
@@ -67,6 +81,19 @@ class PlanNode(LabHost):
 
         if not self.member.broker_counters():
             running().do(self.member.start_broker())
+
+    def restore(self) -> None:
+        """Give the interfaces what they lose when they go down: addresses, routes and neighbours."""
+        with_fabric = Fabric()
+        with_fabric.add(self.namespace)
+        for step in self._steps:
+            if isinstance(step, AddAddress | AddRoute | AddNeighbor):
+                try:
+                    carry_out(with_fabric, [self._numbered(step)])
+                except KernelRefused as exc:
+                    # There still, or of another link that is down.
+                    if exc.errno not in (errno.EEXIST, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH):
+                        raise
 
     def _numbered(self, step: Step) -> Step:
         """The step with the number that Mininet's interface has got."""
