@@ -63,6 +63,16 @@ def find() -> OpenVSwitch:
     return OpenVSwitch(None, "Open vSwitch makes no bridge; " + "; ".join(refused))
 
 
+def leave_others_alone() -> None:
+    """Keep this process, and what it will start, from daemons that are in another network namespace.
+
+    They answer there, and would make and delete bridges in the machine's network.
+    """
+    if _installed() and _out_of_reach() is not None:
+        find()  # while it can still tell why
+        os.environ["OVS_RUNDIR"] = "/nonexistent"
+
+
 def left_bridges() -> list[str]:
     """The bridges here that a Mininet made, which may use them still, or a probe that was killed."""
     if not _installed() or _out_of_reach() is not None:

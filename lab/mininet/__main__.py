@@ -10,12 +10,14 @@ import runpy
 import sys
 
 from lab.errors import LabError
+from lab.kernel import open_vswitch
 
 
 def main(arguments: list[str]) -> None:
     """Run it as if it had been started by itself."""
     # The limits that Mininet raises as root are the machine's, and this network is nobody else's.
     importlib.import_module("mininet.net").Mininet.inited = True
+    open_vswitch.leave_others_alone()
     sys.argv = arguments
     try:
         runpy.run_path(arguments[0], run_name="__main__")

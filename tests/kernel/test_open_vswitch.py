@@ -213,6 +213,15 @@ def test_daemons_in_another_network_are_left_alone(namespaces: str, here: Path) 
     assert "datapath=None, why='Open vSwitch runs in another network namespace than this'" in done.stdout
 
 
+def test_a_stock_switch_in_namespaces_of_its_own_does_not_reach_daemons_outside(here: Path, tmp_path: Path) -> None:
+    private = ("unshare", *"--net --pid --fork --mount-proc --kill-child".split())
+    running = mn(tmp_path, "--switch", "ovs", "--controller", "none", "--test", "none", namespaces=private)
+    told, _ = running.communicate("", timeout=60)
+    assert running.returncode == 1, told
+    assert "Error connecting to ovs-db" in told
+    assert "/nonexistent/db.sock" in told
+
+
 def test_without_daemons_switches_are_linux_bridges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from lab.mininet import LinuxBridge, default_switch
 
