@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import math
 import socket
 import statistics
@@ -59,6 +60,8 @@ RATE_MEASURED_UP_TO_MBIT: Final = 2000.0
 
 _ATTEMPTS: Final = 3
 """A busy machine disturbs a measurement; a link that is wrong is wrong every time."""
+_PAUSE_S: Final = 0.3
+"""Before the second attempt; longer before the third."""
 _AT_ONCE: Final = 8
 
 
@@ -108,9 +111,10 @@ async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, 
     rows = []
     for direction, first in zip(directions, await asyncio.gather(*map(first_attempt, directions)), strict=True):
         achieved = first
-        for _ in range(_ATTEMPTS - 1):
+        for attempt in range(1, _ATTEMPTS):
             if acceptable(direction.requested, achieved):
                 break
+            await asyncio.sleep(attempt * _PAUSE_S)
             achieved = await _measure(fabric, direction)
         if not acceptable(direction.requested, achieved):
             raise ImpairmentError(
@@ -270,11 +274,13 @@ async def _train(probe: _Probe, way: _Direction) -> float:
     arrivals = probe.take()
     # What skips the delay does not wait together with the others, but before them.
     since_ns = min((each.sent_ns for each in arrivals), default=0) + (shape.delay_ms - shape.jitter_ms) * 1e6
-    ordered = sorted(each.at_ns for each in arrivals if not shape.reorder_pct or each.at_ns >= since_ns)
-    paced = ordered[unpaced:]
-    if len(paced) < 2 or paced[-1] == paced[0]:
+    ordered = sorted((each.at_ns, each.sent_ns) for each in arrivals if not shape.reorder_pct or each.at_ns >= since_ns)
+    # The link's own pace is seen between a frame and one that was waiting behind it: this process may have paused.
+    longest_ns = (shape.delay_ms + shape.jitter_ms) * 1e6
+    gaps_ns = [b - a for (a, _), (b, sent) in itertools.pairwise(ordered[unpaced:]) if sent + longest_ns <= a]
+    if not sum(gaps_ns):
         return math.inf
-    return (len(paced) - 1) * size * 8 / ((paced[-1] - paced[0]) / 1e9) / 1e6
+    return len(gaps_ns) * size * 8 / (sum(gaps_ns) / 1e9) / 1e6
 
 
 def train(shape: Shape, mtu: int) -> tuple[int, int]:

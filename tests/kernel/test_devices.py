@@ -163,14 +163,14 @@ def test_a_capture_holds_every_packet_once_and_tshark_reads_it(tmp_path: Path) -
             capture.stop()
             return capture
 
+    began = time.time()
     capture = asyncio.run(record())
     assert capture.dropped == 0
     rows = read_back(capture.path, "frame.time_epoch", "udp.dstport", "udp.payload")
     assert len(rows) == capture.packets
-    assert [row[2] for row in rows if row[1] == "4000"] == [f"{number:04x}" for number in range(300)]
-    times = [float(row[0]) for row in rows]
-    assert times == sorted(times)
-    assert abs(times[-1] - time.time()) < 60
+    # In any order: a sender that changes the processor is overtaken by itself now and then.
+    assert sorted(row[2] for row in rows if row[1] == "4000") == [f"{number:04x}" for number in range(300)]
+    assert all(began - 0.001 <= float(row[0]) <= time.time() + 0.001 for row in rows)
 
 
 @pytest.mark.needs("tun")

@@ -15,7 +15,7 @@ from lab.errors import NatMismatch
 from lab.kernel.build import build
 from lab.rules.nat import nat_ruleset
 from lab.rules.nat_behaviour import Filtering
-from lab.rules.nat_found import Classification, differences
+from lab.rules.nat_found import TIMER_TOLERANCE_S, Classification, differences
 from lab.run import run
 from lab.topology import planner
 from lab.topology.network import Network
@@ -118,7 +118,9 @@ def test_timeouts_and_what_refreshes_are_measured() -> None:
     options: dict[str, Any] = {"udp_timeout_s": 1, "udp_stream_timeout_s": 2, "refresh": "outbound"}
     row = found(one_nat(**options), timers=True)
     assert row["wrong"] == []
-    assert {key: row["found"][key] for key in options} == options
+    assert row["found"]["refresh"] == "outbound"
+    for key in ("udp_timeout_s", "udp_stream_timeout_s"):
+        assert row["found"][key] == pytest.approx(options[key], abs=TIMER_TOLERANCE_S + 0.001), "a busy machine is late"
 
 
 def test_another_timeout_than_the_one_asked_for_is_found_out() -> None:
