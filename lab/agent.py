@@ -265,7 +265,7 @@ async def _nothing_forgotten(scenario: Awaitable[None]) -> None:
         await scenario
     for warning in seen:
         if "was never awaited" in str(warning.message):
-            what = str(warning.message).split("'")[1]
+            what = str(warning.message).split("'")[1].rpartition(".")[2]
             raise ForgottenAwait(f"{Path(warning.filename).name}:{warning.lineno}: {what}() needs an await before it")
         warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Final, Self
 
-from lab.errors import KernelRefused
+from lab.errors import KernelRefused, UsageError
 
 Stream = int | IO[Any] | None
 
@@ -64,7 +64,9 @@ class Process:
         env: Mapping[str, str] | None = None,
         foreground: bool = False,
     ) -> Self:
-        """Start `argv` in the namespace this thread is in.  Raises KernelRefused."""
+        """Start `argv` in the namespace this thread is in.  Raises KernelRefused; UsageError for no list."""
+        if isinstance(argv, str | bytes) or not argv:
+            raise UsageError(f"a program is given as a list of words, such as ['ping', '-c', '3'], and not as {argv!r}")
         null = subprocess.DEVNULL
         try:
             if foreground:

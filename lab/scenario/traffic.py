@@ -217,7 +217,7 @@ class TrafficNode(PlacedNode):
     async def run(self, argv: Sequence[str], *, timeout_s: float = 60.0) -> CommandRecord:
         """Run a program on the node (no shell) and record its status and output; it may fail."""
         at = self.lab.now()
-        done = await self.namespace.run(list(argv), timeout_s=timeout_s)
+        done = await self.namespace.run(argv, timeout_s=timeout_s)
         return self.lab.record(
             CommandRecord(
                 node=self.name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +44,13 @@ class TunnelNode(PlacedNode):
         `options`, which are fields of `lab.tsp.Retransmission`.
         """
         from lab.actors.client import TunnelClient
-        from lab.tsp import ClientConfig, Mechanism, Retransmission, TunnelType
+        from lab.tsp import PORT, ClientConfig, Mechanism, Retransmission, TunnelType
 
         self._must_be("client", "connect_tunnel")
+        patience = {field.name for field in fields(Retransmission)}
+        if unknown := options.keys() - patience:
+            known = sorted(patience | inspect.signature(self.attempt_tunnel).parameters.keys() - {"broker", "options"})
+            raise UsageError(f"a tunnel has no option {', '.join(sorted(unknown))}; it has {', '.join(known)}")
         if self._tunnel is not None:
             await self.disconnect_tunnel()
         server = self.lab[broker]
@@ -64,7 +70,7 @@ class TunnelNode(PlacedNode):
         client = TunnelClient(
             self.namespace,
             config,
-            (server.ipv4, 3653),
+            (server.ipv4, int(server.plan.options.get("port", PORT))),
             transport,
             mtu=mtu,
             connect_timeout_s=connect_timeout_s,

@@ -162,6 +162,15 @@ def check(run) -> None:
         ('await net["laptpo"].ping("broker")', "pass", "error", "no node 'laptpo'; the nodes are laptop, broker"),
         ('await net["broker"].connect_tunnel("broker")', "pass", "error", "broker is a broker"),
         ('await net["laptop"].connect_tunnel("broker", user="eve", password="x")', "pass", "error", "300"),
+        (
+            'await net["laptop"].connect_tunnel("broker", tries=3)',
+            "pass",
+            "error",
+            "a tunnel has no option tries; it has connect_timeout_s, first_packet_timeout_s, first_transmissions",
+        ),
+        ('await net["laptop"].run("ls -l")', "pass", "error", "list of words, such as ['ping', '-c', '3'], and not"),
+        ('await net["laptop"].run([])', "pass", "error", "a program is given as a list of words"),
+        ('net["laptop"].ping("broker")', "pass", "error", "failing.py:13: ping() needs an await before it"),
         ("pass", 'assert run.parameters == {"x": 1}', "check failed", "run.parameters is {}"),
         ("pass", 'run.tunnel("laptop")', "check failed", "laptop tried no tunnel"),
     ],
@@ -192,3 +201,13 @@ def test_a_scenario_that_hangs_is_ended(tmp_path: Path) -> None:
     done = run(str(file), out=tmp_path / "run", timeout_s=0.5)
     assert done.status == "error"
     assert "did not end within 0.5 s" in done.message
+
+
+def test_a_broker_may_listen_on_another_port(tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.py"
+    text = FAILING.replace('net.broker("broker")', 'net.broker("broker", port=4000)')
+    scenario = """for transport in ("udp", "tcp"): await net["laptop"].connect_tunnel("broker", transport=transport)"""
+    file.write_text(text.replace("{scenario}", scenario).replace("{check}", "pass"))
+    done = run(str(file), on="host", out=tmp_path / "run")
+    assert done.status == "ok", done.message
+    assert done.wire("laptop", "eth0")["udp 3653 signalling"] == 0
