@@ -28,7 +28,10 @@ outside addresses.  The chain `record` sees every packet after translation and e
 is why any way of choosing ports will do.  Connection tracking takes a port for free when another *peer* is spoken to
 over it.  If the one it drew is somebody else's, the packet is dropped and the sender's next one draws again.
 
-Everything lives as long as the entry of connection tracking does, so no port is given away while a flow uses it.
+Everything lives as long as the entry of connection tracking does, so no port is given away while a flow uses it.  With
+refresh=outbound a mapping dies sooner: packets from outside keep the entry, and so its port in `taken` and `held` where
+ports are drawn from a map.  Given to another mapping, such a port would carry nothing: connection tracking drops the
+second flow between the same ports without a word.
 """
 
 from __future__ import annotations
@@ -203,6 +206,8 @@ class _Udp:
         """Whether a set of ours, and not connection tracking, says when a mapping has died."""
         self.opens = behaviour.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT
         """Whether a flow may begin outside."""
+        self.draws = self.searched or behaviour.parity or behaviour.ports is Ports.SEQUENTIAL
+        """Whether a new port comes from a map, so that connection tracking has no say in it."""
         self.owned = self.opens or behaviour.hairpinning is not Hairpinning.NONE
         self.permits = self.gated or behaviour.filtering is Filtering.ADDRESS_DEPENDENT
         self.senders = 0 if behaviour.filtering is Filtering.ENDPOINT_INDEPENDENT else 1 if self.opens else 2
@@ -355,7 +360,7 @@ class _Udp:
             ways.append((f"{self.lan} ct direction original ct status dnat ct status snat", _OUTBOUND))
         if self.opens:
             ways.append((f"{self.wan} ct direction reply", _ANSWER_OUT))
-        if not self.gated:
+        if not self.gated or self.draws:
             ways.append((f"{self.lan} ct direction reply", _ANSWER_IN))
             if self.opens:
                 ways.append((f"{self.lan} ct direction original ct status dnat ct status ! snat", _INBOUND))
@@ -377,6 +382,7 @@ class _Udp:
                 yield f'{mine} != @granted{number} counter drop comment "nat_port_taken"\n'
 
     def _updates(self, shown: _Direction) -> Iterator[str]:
+        """What a packet shows is entered; one from outside that keeps no mapping alive shows only whose a port is."""
         key = shown.key(self.nat.mapping)
         address, port = shown.outer.split(" . ")
         # Who came to a mapping that was made for another peer has none, except where peers do not matter.
@@ -388,6 +394,7 @@ class _Udp:
             yield from (f"{where}meta mark set {port} map @mark_of{n}" for n, where in enumerate(wheres))
         if self.nat.parity:
             yield f"meta mark set {port} map @mark_of"
+        keeps = not (self.gated and shown in (_ANSWER_IN, _INBOUND))
         for life, timeout_s in self.lives.items():
             when = "" if len(self.lives) == 1 else "ct status assured " if life == "stream" else "ct status ! assured "
             lasting = f"timeout {timeout_s}s"
@@ -398,6 +405,8 @@ class _Udp:
             if self.nat.parity:
                 for number, where in enumerate(wheres):
                     yield f"{when}{where}meta mark != 0 update @held{number}_{life} {{ meta mark {lasting} }}"
+            if not keeps:
+                continue
             if whole:
                 yield f"{when}update @mapped_{life} {{ {key} {lasting} }}"
                 yield f"{when}update @mapping_{life} {{ {key} {lasting} : {shown.outer} }}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -182,3 +183,27 @@ def test_protocol_41_reaches_the_first_inside_host_only(lab: Prober) -> None:
     wait_for(answered, "the answer at the first host")
     assert answers == [b"answer"]
     assert received(bob) is None
+
+
+@pytest.mark.parametrize("filtering", ["APDF", "ADF"])
+def test_a_port_is_not_given_away_while_answers_kept_its_flow_but_not_its_mapping(filtering: str) -> None:
+    """With refresh=outbound a mapping dies under a talking peer, and connection tracking remembers the flow for longer.
+
+    Whoever got that port would be mapped and never heard: of the 31 other ports of a block, each is good.
+    """
+    net = Network("home")
+    observers(net)
+    timeouts = {"udp_timeout_s": 5, "udp_stream_timeout_s": 5}
+    net.nat("nat", ports="block", block_size=32, refresh="outbound", filtering=filtering, **timeouts)  # type: ignore[arg-type]
+    net.link("nat", "internet")
+    net.link(net.client("ann"), "nat")
+    with Prober(net) as lab, lab.udp("one", 3653) as one:
+        to = (lab.address("one"), 3653)
+        ann = lab.udp("ann", 5000)
+        mapped = deliver(ann, to, one)
+        deadline = time.monotonic() + 20
+        while passes(lab, "nat", "nat_unsolicited", one, mapped, ann):
+            assert time.monotonic() < deadline, "the mapping does not die"
+            time.sleep(0.05)
+        ports = [deliver(lab.udp("ann", 5001 + number), to, one)[1] for number in range(31)]
+    assert mapped[1] not in ports
