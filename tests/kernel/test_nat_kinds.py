@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,29 @@ def test_a_nat_is_what_was_asked_for(name: str) -> None:
     assert row["wrong"] == []
     known = [key for key, value in row["found"].items() if value is not None]
     assert {"mapping", "filtering", "hairpinning", "ports", "overloading", "outside", "proto41_host"} <= set(known)
+
+
+PORTS: tuple[dict[str, Any], ...] = (
+    {"ports": "preserve"},
+    {"ports": "preserve", "parity": True},
+    {"ports": "random"},
+    {"ports": "random", "parity": True},
+    {"ports": "sequential"},
+    {"ports": "block", "block_size": 64},
+)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mapping", ["EIM", "ADM", "APDM"])
+@pytest.mark.parametrize("filtering", ["EIF", "ADF", "APDF"])
+def test_with_any_hairpinning_refreshing_and_ports_a_nat_is_what_was_asked_for(mapping: str, filtering: str) -> None:
+    wrong = {}
+    for hairpinning, refresh, ports in itertools.product(("none", "external", "internal"), ("outbound", "both"), PORTS):
+        options = {"hairpinning": hairpinning, "refresh": refresh, **ports}
+        row = found(one_nat(mapping=mapping, filtering=filtering, **options))
+        if row["wrong"]:
+            wrong[str(options)] = row["wrong"]
+    assert wrong == {}
 
 
 @pytest.mark.parametrize(
