@@ -13,6 +13,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -53,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--require-every-feature", action="store_true", help="fail, not skip, tests that need any lacking feature"
     )
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, though whoever started the tests (nohup, a shell's &) does not."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Together(LoadScopeScheduling):
