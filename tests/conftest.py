@@ -78,6 +78,7 @@ def _has_module_fixture(file: str) -> bool:
     return 'scope="module"' in (Path(__file__).parent.parent / file).read_text()
 
 
+@pytest.hookimpl(optionalhook=True)  # there need not be xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """How tests are shared out among several workers."""
     return _Together(config, log)
