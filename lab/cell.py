@@ -171,7 +171,7 @@ def _topology_file(job: CellJob) -> Path:
     if path.exists() and path.read_bytes() == job.source:
         return path
     digest = hashlib.sha256(job.source).hexdigest()[:16]
-    copy = cache_folder() / "topologies" / digest / path.name
+    copy = cache_folder("topologies") / digest / path.name
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -14,11 +14,13 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from lab.engines.uml import cache_folder
+from lab.errors import UsageError
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 _KEPT_S: Final = 7 * 86400.0
@@ -40,12 +42,14 @@ def compiled() -> Path:
     Raises UsageError when the cache cannot be written.
     """
     key = hashlib.sha256(f"{source_hash()} {sys.version}".encode()).hexdigest()[:16]
-    shelf = cache_folder() / "guest"
-    shelf.mkdir(exist_ok=True)
+    shelf = cache_folder("guest")
     folder = shelf / key
     if folder.exists():
-        os.utime(folder)
+        with suppress(OSError):  # a cache of somebody else, who lets others use it
+            os.utime(folder)
         return folder
+    if not os.access(shelf, os.W_OK):
+        raise UsageError(f"cannot write {shelf}; set XDG_CACHE_HOME to a folder of yours")
     with tempfile.TemporaryDirectory(prefix="making-", dir=shelf) as scratch:
         made = Path(scratch) / key
         for file in _PACKAGE.rglob("*.py"):
@@ -69,5 +73,6 @@ def compiled() -> Path:
 
 def _drop_old(shelf: Path) -> None:
     for folder in shelf.iterdir():
-        if folder.stat().st_mtime < time.time() - _KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process drops it as well
+            if folder.stat().st_mtime < time.time() - _KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -131,10 +131,10 @@ def _requested() -> Iterator[str]:
             yield line.strip()
 
 
-def cache_folder() -> Path:
-    """The user's cache folder of this project.  Raises UsageError when it cannot be made."""
+def cache_folder(part: str) -> Path:
+    """A part of the user's cache folder of this project.  Raises UsageError when it cannot be made."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(base) / "lab3653"
+    folder = Path(base) / "lab3653" / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -143,9 +143,7 @@ def cache_folder() -> Path:
 
 
 def _cache() -> Path:
-    folder = cache_folder() / "kernels"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return cache_folder("kernels")
 
 
 def _cached() -> list[VirtualKernel]:
