@@ -26,7 +26,7 @@ def undelayed(net: Network) -> Network:
             plain._nodes.pop(node.name)
             plain.firewall(node.name)
     for link in net.links:
-        plain.link(link.a, link.b, mtu=link.mtu, ipv4=link.ipv4, ipv6=link.ipv6)
+        plain.link(link.a, link.b, mtu=link.mtu, ipv4=link.ipv4, ipv6=link.ipv6, plugged=link.plugged)
     return plain
 
 

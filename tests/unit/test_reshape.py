@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from lab.explain.probe import Kind, make_probe, parse_header
 from lab.explain.reshape import resized, with_ttl
@@ -36,12 +36,14 @@ def packet_of(kind: dict[str, Any], **shape: Any) -> bytes:
 def as_scapy_writes_it(packet: bytes) -> bytes:
     """The packet with the lengths and checksums that scapy computes, of all headers up to the first data."""
     first: Packet = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
-    layer = first
+    layer, start = first, 0
     while layer.name in ("IP", "IPv6", "UDP", "TCP", "ICMP", "ICMPv6 Echo Request"):
+        start += len(layer.raw_packet_cache)
         for field in {"len", "plen", "chksum", "cksum"} & layer.fields.keys():
             delattr(layer, field)
-        layer = layer.payload
-    return bytes(first)
+        last, layer = layer, layer.payload
+    last.remove_payload()  # which layers scapy finds in the data depends on what was imported
+    return bytes(first / Raw(packet[start:]))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
