@@ -6,8 +6,9 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 import pytest
-from scapy.layers.inet import IP
-from scapy.layers.inet6 import IPv6
+from scapy.config import conf
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet, Raw
 
 from lab.explain.probe import Kind, make_probe, parse_header
@@ -35,15 +36,18 @@ def packet_of(kind: dict[str, Any], **shape: Any) -> bytes:
 
 def as_scapy_writes_it(packet: bytes) -> bytes:
     """The packet with the lengths and checksums that scapy computes, of all headers up to the first data."""
-    first: Packet = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
-    layer, start = first, 0
-    while layer.name in ("IP", "IPv6", "UDP", "TCP", "ICMP", "ICMPv6 Echo Request"):
-        start += len(layer.raw_packet_cache)
-        for field in {"len", "plen", "chksum", "cksum"} & layer.fields.keys():
-            delattr(layer, field)
-        last, layer = layer, layer.payload
-    last.remove_payload()  # which layers scapy finds in the data depends on what was imported
-    return bytes(first / Raw(packet[start:]))
+    headers = [IP, IPv6, UDP, TCP, ICMP, ICMPv6EchoRequest]
+    conf.layers.filter([*headers, Raw])  # others, of scapy and of the lab, depend on what was imported
+    try:
+        first: Packet = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
+        layer = first
+        while type(layer) in headers:
+            for field in {"len", "plen", "chksum", "cksum"} & layer.fields.keys():
+                delattr(layer, field)
+            layer = layer.payload
+        return bytes(first)
+    finally:
+        conf.layers.unfilter()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
