@@ -12,7 +12,8 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
 
 from mininet.link import TCIntf, TCLink
 
@@ -123,31 +124,38 @@ def milliseconds(text: str | float, where: str = "a link") -> float:
 def check_links(net: Any, *, measure: bool = True) -> list[dict[str, Any]]:
     """What each impaired way of each link of a started Mininet network was asked for and does.
 
-    Rows as of `lab.kernel.verify.verify`.  Raises MissingFeature for an impairment that has no queueing discipline,
-    ImpairmentError for one whose measured effect is another (`measure=False` only looks).  Of links that are not
-    CheckedLinks the rate is not measured: how many packets pass unlimited at first is another matter there.
+    Rows as of `lab.kernel.verify.verify`; `achieved` is empty for a link that is down or unplugged.  Raises
+    MissingFeature for an impairment that has no queueing discipline, ImpairmentError for one whose measured effect is
+    another (`measure=False` only looks).  Of links that are not CheckedLinks the rate is not measured: how many packets
+    pass unlimited at first is another matter there.
     """
     links: list[AddLink] = []
     shapes: list[Shape] = []
+    down: list[dict[str, Any]] = []
     nodes: dict[str, Any] = {}
     for link in net.links:
         ends = (link.intf1, link.intf2)
         if any(end is None or end.node is None for end in ends):
             continue
         a, b = ends
-        mtus = {_mtu(end) for end in ends}
-        links.append(AddLink(a.node.name, a.name, 0, _mac(a), b.node.name, b.name, 0, _mac(b), mtu=min(mtus)))
-        for end in ends:
+        found = [_state(end) for end in ends]
+        is_up, mtu = all(state.is_up for state in found), min(state.mtu for state in found)
+        if is_up:
+            links.append(AddLink(a.node.name, a.name, 0, found[0].mac, b.node.name, b.name, 0, found[1].mac, mtu=mtu))
+        for end, far in (ends, ends[::-1]):
             nodes[end.node.name] = end.node
             if (shape := _shape(end)) is not None:
                 _look(end, shape)
-                shapes.append(shape)
+                if is_up:
+                    shapes.append(shape)
+            if not is_up and (shape is not None or mtu != 1500):
+                down.append(_unmeasured(end, far, shape, mtu))
     if not measure:
         return []
     plan = Plan("network", (), (*links, *shapes))
     with ExitStack() as stack:
         spaces = {name: stack.enter_context(namespace_of(node)) for name, node in nodes.items()}
-        return asyncio.run(verify(spaces, plan))
+        return asyncio.run(verify(spaces, plan)) + down
 
 
 def namespace_of(node: Any) -> Namespace:
@@ -187,13 +195,29 @@ def _look(end: Any, shape: Shape) -> None:
             )
 
 
-def _mac(end: Any) -> str:
-    found = re.search(r"link/ether (\S+)", end.node.pexec(f"ip link show {end.name}")[0])
-    if found is None:
+class _State(NamedTuple):
+    mac: str
+    mtu: int
+    is_up: bool
+    """Whether somebody has brought it up and not down again."""
+
+
+def _state(end: Any) -> _State:
+    """What `ip` says of one end of a link."""
+    said = end.node.pexec(f"ip link show {end.name}")[0]
+    mac, mtu = re.search(r"link/ether (\S+)", said), re.search(r" mtu (\d+)", said)
+    if mac is None or mtu is None:
         raise KernelRefused(end.node.name, f"read the address of {end.name}", 0, "the interface is not there")
-    return found[1]
+    return _State(mac[1], int(mtu[1]), re.search(r"<[^>]*\bUP\b", said) is not None)
 
 
-def _mtu(end: Any) -> int:
-    found = re.search(r" mtu (\d+)", end.node.pexec(f"ip link show {end.name}")[0])
-    return int(found[1]) if found else 1500
+def _unmeasured(end: Any, far: Any, shape: Shape | None, mtu: int) -> dict[str, Any]:
+    """The row of a way along a link that is down."""
+    asked = asdict(shape) if shape is not None else {}
+    requested = {name: value for name, value in asked.items() if isinstance(value, float) and value}
+    return {
+        "link": f"{end.node.name}:{end.name} - {far.node.name}:{far.name}",
+        "direction": f"{end.node.name} -> {far.node.name}",
+        "requested": {**requested, **({"mtu": float(mtu)} if mtu != 1500 else {})},
+        "achieved": {},
+    }
