@@ -3,6 +3,7 @@
 tunnel laptop up user=ann password=secret      tunnel laptop show      tunnel laptop down
 policy firewall drop_3653                      policy                  counters firewall
 explain laptop broker udp=3653                 impairments             laptop ping -c 3 server
+move laptop cafe                               move laptop
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ class LabNet(Mininet):
         super().start()
         if not isinstance(self.topo, PlanTopo):
             return
-        with self.fabric() as fabric:
-            wait_until_ready(self.topo.plan, fabric)
+        self.bring_up()
         lab = running().lab
         lab.plan = self.topo.plan
+        check_links(self)
         for node in self.hosts:
             if isinstance(node, LabHost):
-                _ = node.member
-        check_links(self)
+                node.member.leave_other_places()
+
+    def bring_up(self) -> None:
+        """Bring every link of the plan up, also those that are unplugged, and wait until it carries packets."""
+        with self.fabric() as fabric:
+            wait_until_ready(self.topo.plan, fabric)
 
     def fabric(self) -> Fabric:
         """Handles on the namespaces of all nodes; that of a bridge of Open vSwitch is the machine's own."""
@@ -70,11 +75,28 @@ class LabNet(Mininet):
         return fabric
 
     def configLinkStatus(self, src: str, dst: str, status: str) -> None:  # noqa: N802 - Mininet's name
-        """Pull a cable ("down") or put it in again ("up"), with the addresses and routes that the kernel took away."""
+        """Pull a cable ("down") or put it in again ("up"), with the addresses and routes that the kernel took away.
+
+        Of a link to where a client is not, only the other end: the client's own is for `move` to plug in.
+        """
+        for name, place in ((src, dst), (dst, src)):
+            node = self.nameToNode.get(name)
+            if isinstance(node, PlanNode) and node.is_away_from(place):
+                self._far_end_status(node, place, status)
+                return
         super().configLinkStatus(src, dst, status)
         for name in (src, dst) if status == "up" else ():
             if isinstance(node := self.nameToNode.get(name), PlanNode):
                 node.restore()
+
+    def _far_end_status(self, client: PlanNode, place: str, status: str) -> None:
+        for end in client.ends_at(place):
+            if said := end.ifconfig(status):
+                raise LabError(f"{place}: {said.strip()}")
+        if status == "up" and isinstance(there := self.nameToNode[place], PlanNode):
+            there.restore()
+        unplugged = f"{client.name} is not there: move {client.name} {place}"
+        output(f"{place}'s end of the link is {status}; {unplugged}\n")
 
     def pingAll(self, timeout: str | None = None) -> float:  # noqa: N802 - Mininet's name
         """Have every node of the lab ping every other; the percentage lost.  Where no address fits none is sent."""
@@ -136,17 +158,20 @@ def tsp(net: Any) -> None:
 
     if not isinstance(net.topo, TspTopo):
         raise UsageError("--test tsp needs a topology of the lab, as in --topo tsp,home_nat")
-    brokers = [node for node in net.hosts if isinstance(node, PlanNode) and node.kind == "broker"]
-    for node in net.hosts:
-        if isinstance(node, LabHost):
-            node.stop_programs()  # the scenario starts its own
+    nodes = [node for node in net.hosts if isinstance(node, PlanNode)]
+    for node in nodes:
+        node.go_home()
+        node.stop_programs()  # the scenario starts its own
+    net.bring_up()  # all are measured
     logging_before = logging.root.handlers[:], logging.root.level
     try:
         done = run(str(net.topo.topology.path), on=_Present(net), parameters=net.topo.parameters)
     finally:
         logging.root.handlers[:], logging.root.level = logging_before
-        for broker in brokers:
-            broker.serve()
+        for node in nodes:
+            node.go_home()
+            if node.kind == "broker":
+                node.serve()
     output("\n".join(done.summary()) + "\n")
     if done.status != "ok":
         net.stop()
@@ -278,10 +303,32 @@ class LabCLI(CLI):
             record = running().do(node.member.attempt_tunnel(broker.member, **options))
             output(f"{node.name}: {describe_setup(record)}\n")
             return
-        address = node.member.ipv6
-        output(f"{node.name}: {'no tunnel' if address is None else f'tunnel up, {address}'}\n")
-        if words[1] == "show" and address is not None:
+        alive, address = node.member.tunnel_alive, node.member.ipv6
+        state = f"tunnel up, {address}" if alive else f"tunnel {address} lost, its keepalives are not answered"
+        output(f"{node.name}: {'no tunnel' if alive is None else state}\n")
+        if words[1] == "show" and alive is not None:
             output(node.pexec("ip -6 -brief address show dev tsp0")[0] + node.pexec("ip -6 route show dev tsp0")[0])
+
+    @_told
+    def do_move(self, words: list[str]) -> None:
+        """move CLIENT PLACE, as in move laptop cafe; move CLIENT tells where it is and can be, move alone of all"""
+        if len(words) > 2:
+            raise UsageError("move CLIENT PLACE")
+        moving = {node.name: node for node in self.mn.hosts if isinstance(node, PlanNode) and node.member.places}
+        if not moving:
+            raise UsageError("no client of this network moves: no link is plugged=False")
+        if words and words[0] not in moving:
+            client = self._of_the_lab(words[0], "client").name
+            raise UsageError(f"{client} does not move, its links are all plugged in; there moves {', '.join(moving)}")
+        if len(words) == 2:
+            moving[words[0]].move_to(words[1])
+        for node in [moving[words[0]]] if words else moving.values():
+            there = [place for place in node.member.places if node.is_away_from(place)]
+            more = f"; it can move to {', '.join(there)}" if len(words) < 2 else ""
+            if len(words) == 2 and node.member.tunnel_alive:
+                more = f"; its tunnel does not know, for another: tunnel {node.name} up"
+            (here,) = set(node.member.places) - set(there)
+            output(f"{node.name}: at {here}, {node.member.ipv4}{more}\n")
 
     @_told
     def do_policy(self, words: list[str]) -> None:
@@ -327,7 +374,8 @@ class LabCLI(CLI):
         """impairments: measures what every impaired link does"""
         rows = check_links(self.mn)
         for row in rows:
-            output(f"{row['direction']}: asked {row['requested']}, does {row['achieved']}\n")
+            does = f"does {row['achieved']}" if row["achieved"] else "is down or unplugged"
+            output(f"{row['direction']}: asked {row['requested']}, {does}\n")
         if not rows:
             output("no link was asked to delay, lose or limit anything\n")
 

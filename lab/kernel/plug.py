@@ -6,8 +6,10 @@ one's come.  Sockets stay as they are; what becomes of them is what the kernel m
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 
+from lab.errors import KernelRefused
 from lab.kernel import links, netlink
 from lab.kernel.namespace import Namespace
 from lab.kernel.netlink import OPERSTATE_UP
@@ -18,11 +20,15 @@ EVERYWHERE = "0.0.0.0/0"
 def unplug(ns: Namespace, iface: str, addresses: Iterable[str]) -> None:
     """Take an interface down, and from it its IPv4 `addresses` ("192.0.2.2/24"), its routes and its neighbours.
 
-    Packets under way on the link are lost.  Raises KernelRefused.
+    Packets under way on the link are lost.  Of one that is unplugged already nothing is taken.  Raises KernelRefused.
     """
     links.link_down(ns, iface)
     for address in addresses:
-        links.del_address(ns, iface, address)
+        try:
+            links.del_address(ns, iface, address)
+        except KernelRefused as exc:
+            if exc.errno != errno.EADDRNOTAVAIL:
+                raise
 
 
 def plug(ns: Namespace, iface: str, address: str, gateway: str | None, neighbours: Mapping[str, str]) -> None:

@@ -92,6 +92,10 @@ class TunnelMethods:
         """Set up a tunnel; raises TunnelRefused or LabError when there is none."""
         return running().do(self.member.connect_tunnel(broker.member, **options))
 
+    def wait_tunnel_lost(self, timeout_s: float) -> bool:
+        """Wait until the tunnel's keepalives call it dead, at most `timeout_s`; whether they have."""
+        return running().do(self.member.wait_tunnel_lost(timeout_s))
+
     def disconnect_tunnel(self) -> None:
         """Take the tunnel down."""
         running().do(self.member.disconnect_tunnel())

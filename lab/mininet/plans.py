@@ -11,15 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from mininet.link import Link
+from mininet.link import Intf, Link
 from mininet.node import Node
 
-from lab.errors import KernelRefused
-from lab.kernel import links, settle
+from lab.errors import KernelRefused, UsageError
+from lab.kernel import links, netlink, settle
 from lab.kernel.build import Fabric, carry_out
+from lab.kernel.plug import EVERYWHERE
 from lab.mininet.base import LabHost, TunnelMethods
 from lab.mininet.links import CheckedLink
 from lab.mininet.switches import LinuxBridge
+from lab.results import MoveRecord
 from lab.topology.plan import (
     AddAddress,
     AddBridge,
@@ -39,7 +41,7 @@ _LONGEST_NAME: Final = 15
 
 
 class PlanNode(TunnelMethods, LabHost):
-    """A node of a plan.  `serve` starts its broker as soon as it is configured."""
+    """A node of a plan.  With `serve` a broker runs, and a client is in its first place, from its configuration on."""
 
     def __init__(self, name: str, plan: NodePlan, steps: Sequence[Step], serve: bool = False, **params: Any) -> None:
         self._plan = plan
@@ -71,8 +73,10 @@ class PlanNode(TunnelMethods, LabHost):
         fabric = Fabric()
         fabric.add(self.namespace)
         carry_out(fabric, [self._numbered(step) for step in self._steps])
-        if self._serve and self.kind == "broker":
-            self.serve()
+        if self._serve:
+            self.member.leave_other_places()
+            if self.kind == "broker":
+                self.serve()
         return {}
 
     def serve(self) -> None:
@@ -82,18 +86,62 @@ class PlanNode(TunnelMethods, LabHost):
         if not self.member.broker_counters():
             running().do(self.member.start_broker())
 
+    def move_to(self, place: Node | str) -> MoveRecord:
+        """Take a client to another place, a node that one of its links goes to; see `lab.scenario.LabNode.move_to`.
+
+        Raises UsageError when it cannot be there, or when the other end of the link is down.
+        """
+        from lab.mininet.running import running
+
+        name = place if isinstance(place, str) else place.name
+        for end in self.ends_at(name) if name in self.member.places else ():
+            with _handle(end.node) as there:
+                if not links.link(there, end.name).flags & netlink.IFF_UP:
+                    raise UsageError(f"the link from {self.name} to {name} is down; first: link {self.name} {name} up")
+        record = running().do(self.member.move_to(name))
+        self.restore()
+        return record
+
+    def go_home(self) -> None:
+        """Put a client that moves where it was at first, wherever others have taken it."""
+        first = next((i.peer for i in self._plan.interfaces if i.plugged and i.peer in self.member.places), None)
+        if first is not None:
+            self.member.leave_other_places()
+            self.move_to(first)
+
+    def ends_at(self, place: str) -> list[Intf]:
+        """The other ends of this node's links to the node called `place`."""
+        made = [intf.link for intf in self.intfList() if intf.link is not None]
+        return [end for link in made for end in (link.intf1, link.intf2) if end.node.name == place]
+
+    def is_away_from(self, place: str) -> bool:
+        """Whether this is a client that could be at `place`, a node's name, and is elsewhere."""
+        here = self.member.place
+        return here is not None and here.peer != place and place in self.member.places
+
     def restore(self) -> None:
-        """Give the interfaces what they lose when they go down: addresses, routes and neighbours."""
+        """Give the interfaces what they lose when they go down: addresses, routes and neighbours.
+
+        A client that moves has them where it is, and nowhere else.
+        """
         with_fabric = Fabric()
         with_fabric.add(self.namespace)
-        for step in self._steps:
-            if isinstance(step, AddAddress | AddRoute | AddNeighbor):
-                try:
-                    carry_out(with_fabric, [self._numbered(step)])
-                except KernelRefused as exc:
-                    # There still, or of another link that is down.
-                    if exc.errno not in (errno.EEXIST, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH):
-                        raise
+        for step in self._steps_here():
+            try:
+                carry_out(with_fabric, [self._numbered(step)])
+            except KernelRefused as exc:
+                # There still, or of another link that is down.
+                if exc.errno not in (errno.EEXIST, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH):
+                    raise
+
+    def _steps_here(self) -> list[AddAddress | AddRoute | AddNeighbor]:
+        steps = [step for step in self._steps if isinstance(step, AddAddress | AddRoute | AddNeighbor)]
+        here = self.member.place
+        if here is None:
+            return steps
+        elsewhere = {i.name for i in self._plan.interfaces if self.is_away_from(i.peer)}
+        default = [] if here.gateway is None else [AddRoute(self.name, EVERYWHERE, here.gateway, here.name, 0)]
+        return [step for step in steps if step.iface not in elsewhere] + default
 
     def _numbered(self, step: Step) -> Step:
         """The step with the number that Mininet's interface has got."""
@@ -237,8 +285,6 @@ def connect(a: Node, b: Node, step: AddLink, parameters: Mapping[str, Any]) -> L
 
 def wait_until_ready(plan: Plan, fabric: Fabric) -> None:
     """Switch transmit offloads off where the plan says so, and wait until links carry and addresses answer."""
-    from lab.kernel import netlink
-
     carrying: dict[Any, list[tuple[str, int]]] = {}
     for step in plan.steps:
         if isinstance(step, AddLink):

@@ -107,6 +107,11 @@ class PlacedNode:
         """The nodes that a client can move to, that where it is included; nothing for a node that stays."""
         return tuple(i.peer for i in self._movable())
 
+    @property
+    def place(self) -> InterfacePlan | None:
+        """The interface that is plugged in where a client is, its `peer`; None for a node that stays."""
+        return self._place
+
     def _movable(self) -> list[InterfacePlan]:
         found = [i for i in self.plan.interfaces if i.ipv4 is not None]
         return found if self.kind == "client" and not all(i.plugged for i in found) else []

@@ -116,6 +116,11 @@ class TunnelNode(PlacedNode):
             return False
         return True
 
+    @property
+    def tunnel_alive(self) -> bool | None:
+        """Whether the tunnel's keepalives are answered, as far as this end knows; None without a tunnel."""
+        return None if self._tunnel is None else self._tunnel.alive
+
     def tunnel_counters(self) -> dict[str, int]:
         """What the tunnel carried and dropped, by reason (`lab.encap.Drop`), and its `icmp_errors`; empty without one.
 

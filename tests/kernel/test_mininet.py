@@ -196,21 +196,32 @@ IN_A_SCRIPT: Final = """
 from mininet.net import Mininet
 from lab.errors import UsageError
 from lab.mininet import TspTopo
-net = Mininet(topo=TspTopo("home_nat", delay_ms=0), controller=None)
+net = Mininet(topo=TspTopo("moving_client", delay_ms=0), controller=None)
 net.start()
-laptop, broker, server = net.get("laptop", "broker", "server")
+laptop, broker, server, campus = net.get("laptop", "broker", "server", "campus")
 print(laptop.connect_tunnel(broker, user="ann", password="secret").type, laptop.ping(server).received)
-try:
-    server.connect_tunnel(broker)
-except UsageError as exc:
-    print(exc)
+print(laptop.IP(), laptop.move_to(campus).address == laptop.IP(), laptop.is_away_from("home"))
+print(laptop.connect_tunnel(broker, user="ann", password="secret").type, laptop.ping(server).received)
+print(laptop.cmd("ip -4 -brief address show up scope global").split()[2:])
+for mistake in (lambda: server.connect_tunnel(broker), lambda: laptop.move_to(server)):
+    try:
+        mistake()
+    except UsageError as exc:
+        print(exc)
 net.stop()
 """
 
 
 def test_a_topology_in_a_script_has_nodes_with_tunnels(tmp_path: Path) -> None:
     told = script(IN_A_SCRIPT, tmp_path)
-    assert told.splitlines() == ["v6udpv4 3", "server is a host; connect_tunnel works on a client only"]
+    assert told.splitlines() == [
+        "v6udpv4 3",
+        "192.168.0.2 True True",
+        "v6v4 3",
+        "['192.0.2.2/28']",
+        "server is a host; connect_tunnel works on a client only",
+        "laptop cannot move to server: it can be at home, cafe, campus (net.link(..., plugged=False))",
+    ]
 
 
 def script(text: str, folder: Path) -> str:
@@ -364,6 +375,7 @@ def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
         explain laptop broker udp=3653
         tunnel server up
         impairments
+        move laptop firewall
         pingall
     """
     done = mn(tmp_path, "--topo", topo("firewall_3653", "own"), "-v", "output", typed=textwrap.dedent(commands[1:]))
@@ -373,7 +385,7 @@ def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
     assert len(re.findall(r"laptop: v6v4 over udp in .* ms, 2001:db8:f", told)) == 2, "also after its cable was pulled"
     assert "two  blanks" in told
     assert "invalid literal" in told
-    assert "there is no option spell=" in told
+    assert "*** a tunnel has no option spell; it has" in told
     assert re.search(r"tunnel up, 2001:db8:f", told)
     assert re.search(r"2 packets transmitted, 2 received", told)
     assert re.search(r"^eth0\S* +UP +2001:db8:", told, re.MULTILINE)
@@ -384,7 +396,127 @@ def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
     assert "'server' is no client; there is laptop" in told
     assert re.search(r"^.*UDP.*3653.*$", told, re.MULTILINE)
     assert "no link was asked" in told
+    assert "no client of this network moves" in told
     assert re.search(r"server -> broker - - -", told)
+
+
+ROAMING: Final = '''"""A laptop between two places, and a machine that stays.
+
+    laptop --- home --- internet --- broker
+    laptop --- street --- internet
+    desktop --- home
+"""
+from lab import Network
+
+
+def build(net: Network) -> None:
+    laptop, desktop, home, street = net.client("laptop"), net.client("desktop"), net.nat("home"), net.router("street")
+    net.link(laptop, home)
+    net.link(laptop, street, rate_mbit=20, plugged=False)
+    net.link(desktop, home)
+    net.link(home, net.router("internet"))
+    net.link(street, "internet")
+    net.link("internet", net.broker("broker"))
+
+
+async def scenario(net) -> None:
+    await net["laptop"].move_to("street")
+    await net["laptop"].ping("broker")
+
+
+def check(run) -> None:
+    assert run.ping("laptop", "broker").received == 3
+'''
+
+
+ROAM: Final = """
+    laptop echo == first
+    move
+    laptop ip -4 -brief address show up scope global
+    laptop ip route
+    laptop ping -c 1 broker
+    impairments
+    laptop echo == moved
+    tunnel laptop up
+    move laptop street
+    laptop ip -4 -brief address show up scope global
+    laptop ip route
+    impairments
+    explain laptop broker udp=3653
+    tunnel laptop up
+    tunnel laptop show
+    desktop ping -c 1 laptop
+    laptop echo == pulled
+    link laptop street down
+    laptop ip route
+    link street laptop up
+    laptop ip -4 -brief address show up scope global
+    laptop ip route
+    broker ping -c 1 laptop
+    laptop echo == left
+    link laptop home up
+    laptop ip -4 -brief address show up scope global
+    link home laptop down
+    move laptop home
+    move laptop
+    laptop echo == back
+    link laptop home up
+    tunnel laptop up keepalive_interval_s=1
+    move laptop home
+    laptop ip -4 -brief address show up scope global
+    laptop ip route
+    py laptop.wait_tunnel_lost(20)
+    tunnel laptop show
+    laptop echo == wrong
+    move laptop internet
+    move desktop
+    move broker
+    move laptop home again
+"""
+
+
+@pytest.mark.needs("tbf")
+def test_mn_has_a_client_in_one_place_at_a_time_and_moves_it(tmp_path: Path) -> None:
+    (tmp_path / "roaming.py").write_text(ROAMING)
+    (tmp_path / "roam").write_text(textwrap.dedent(ROAM[1:]))
+    done = mn(tmp_path, "--topo", "tsp,roaming.py", "--test", "tsp", "--post", "roam", "-v", "output")
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert "result: ok" in told
+    part = dict(section.split("\n", 1) for section in told.split("== ")[1:])
+    home = "eth0", "192.168.0.2", "192.168.0.1"
+    street = "eth1", "192.0.2.2", "192.0.2.1"
+
+    def is_at(place: tuple[str, str, str], said: str) -> bool:
+        addresses = re.findall(r"^(eth\d)\S* +UP +([\d.]+)/\d+ *$", said, re.MULTILINE)
+        gateways = re.findall(r"^default via (\S+) dev (\S+)", said, re.MULTILINE)
+        return addresses == [place[:2]] and gateways == [(place[2], place[0])]
+
+    assert is_at(home, part["first"]), part["first"]
+    assert "laptop: at home, 192.168.0.2; it can move to street" in part["first"]
+    assert "1 packets transmitted, 1 received" in part["first"]
+    assert "laptop -> street: asked {'rate_mbit': 20.0}, is down or unplugged" in part["first"]
+
+    assert is_at(street, part["moved"]), part["moved"]
+    assert "laptop: at street, 192.0.2.2; its tunnel does not know, for another: tunnel laptop up" in part["moved"]
+    assert re.search("laptop -> street: asked .*, does {'rate_mbit': ", part["moved"])
+    assert re.search(r"UDP port 3653 from laptop to broker: 192\.0\.2\.2:\d+ > .*\n\n.*laptop .*eth1.*", part["moved"])
+    assert re.findall(r"laptop: (v6\w+) over udp in .*(2001:\S+)\nlaptop: tunnel up, \2", part["moved"])[0][0] == "v6v4"
+    assert "1 packets transmitted, 1 received" in part["moved"]
+
+    assert is_at(street, part["pulled"]), "its first place's default route is not back"
+    assert "1 packets transmitted, 1 received" in part["pulled"]
+    assert "eth1" in part["left"]
+    assert "eth0" not in part["left"], "a cable that is not plugged in there"
+    assert "*** the link from laptop to home is down; first: link laptop home up" in part["left"]
+    assert "laptop: at street, 192.0.2.2; it can move to home" in part["left"]
+
+    assert is_at(home, part["back"]), part["back"]
+    assert re.search("laptop: tunnel 2001:db8:.* lost, its keepalives are not answered", part["back"])
+    assert "*** laptop cannot move to internet: it can be at home, street" in part["wrong"]
+    assert "*** desktop does not move, its links are all plugged in; there moves laptop" in part["wrong"]
+    assert "*** 'broker' is no client; there is desktop, laptop" in part["wrong"]
+    assert "*** move CLIENT PLACE\n" in part["wrong"]
 
 
 @pytest.mark.needs("program mn")
