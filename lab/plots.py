@@ -352,7 +352,7 @@ def timeline(data: Run | pd.DataFrame, ax: Axes | None = None, *, pings: pd.Data
         for row in here.to_dict("records"):
             number, start, width = known.index(row["address"]), row["from_s"] * scale, row["until_s"] - row["from_s"]
             ax.barh(
-                lane, width * scale, left=start, height=0.66, color=COLOURS[number % 6], alpha=0.35,
+                lane, width * scale, left=start, height=0.66, facecolor=_light(COLOURS[number % 6]),
                 edgecolor=COLOURS[number % 6], hatch=_HATCHES[number % 5], linewidth=1.2,
             )  # fmt: skip
             text = row["address"] + (f"\n{row['event']}" if row.get("event") else "")
@@ -413,6 +413,13 @@ def _line(number: int) -> Any:
 
 def _marker(number: int) -> str:
     return _MARKERS[(number + number // len(COLOURS)) % len(_MARKERS)]
+
+
+def _light(colour: str) -> tuple[float, ...]:
+    """The colour as an opaque tint.  In SVG a hatch is as transparent as what it is drawn on, and unseen there."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.35 * part + 0.65 for part in to_rgb(colour))
 
 
 def _samples(ax: Axes, x: Any, y: Any, colour: str, marker: str) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lab.errors import LabError
+from lab.ladder import svg as ladder_svg
 from lab.ladder.model import ladder
-from lab.ladder.svg import to_svg
+from lab.report.figure import Plot, to_svg
 from lab.results import (
     CommandRecord,
     MoveRecord,
@@ -24,6 +25,8 @@ from lab.summary import describe
 
 MOST_LADDERS: Final = 12
 """Ladders in one report; each has some ten kilobytes."""
+MOST_TIMELINES: Final = 12
+"""Pictures of addresses, one for each trial with moves; each has up to some hundred kilobytes."""
 MOST_TRIALS: Final = 50
 """Trials told one by one."""
 _MOST_LINES: Final = 200
@@ -79,6 +82,7 @@ class Trial:
     """Every record in words, in order, as `lab run` prints them."""
     attempts: Sequence[Attempt]
     tables: Sequence[Table]
+    plots: Sequence[Plot] = ()
 
 
 @dataclass(slots=True)
@@ -116,6 +120,8 @@ def collect(run: Run, drawing: str) -> Content:
     trials = [_trial(view, budget, notes) for view in run.trials[:MOST_TRIALS]]
     if len(run.trials) > MOST_TRIALS:
         notes.append(f"Of {len(run.trials)} trials the first {MOST_TRIALS} are told; run.json has all.")
+    if any(_moved(view) for view in run.trials[MOST_TIMELINES:MOST_TRIALS]):
+        notes.append(f"Addresses are drawn for {MOST_TIMELINES} trials; lab.plots.timeline draws those of any.")
     return Content(
         title=str(run.facts["topology"]),
         lesson=str(run.facts.get("title", "")),
@@ -167,7 +173,20 @@ def _trial(view: Run, budget: list[int], notes: list[str]) -> Trial:
     lines = [line.removeprefix("  ") for record in view.records for line in describe(record)]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} lines more"]
-    return Trial(view.trial, lines, attempts, [table for table in tables if table.rows])
+    return Trial(view.trial, lines, attempts, [table for table in tables if table.rows], list(_plots(view)))
+
+
+def _moved(view: Run) -> bool:
+    return any(isinstance(record, MoveRecord) for record in view.records)
+
+
+def _plots(view: Run) -> Iterator[Plot]:
+    """Which addresses a client had when, of a trial in which one moved."""
+    if view.trial < MOST_TIMELINES and _moved(view):
+        from lab import plots
+
+        note = "From place to place: the IPv4 addresses, the IPv6 addresses by tunnels, and which pings were answered."
+        yield Plot("Addresses", note, to_svg(plots.timeline(view), f"t{view.trial}"))
 
 
 _ENOUGH: Final = f"a report has at most {MOST_LADDERS} ladders"
@@ -179,7 +198,7 @@ def _attempt(view: Run, record: SetupRecord, number: int, longest: float, budget
         why_not = _ENOUGH
     else:
         try:
-            svg = to_svg(ladder(view, record.node, number), style=False)
+            svg = ladder_svg.to_svg(ladder(view, record.node, number), style=False)
             budget[0] -= 1
         except LabError as exc:
             why_not = str(exc)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lab.errors import UsageError
 from lab.report.content import Table, milliseconds
+from lab.report.figure import Plot, to_svg
 from lab.report.page import render
 from lab.sweep import Sweep
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MOST_CELLS: Final = 200
 """Cells whose command is told."""
 _MOST_FAILURES: Final = 100
 _WIDE: Final = 10
 """Where the longest set-up takes so many times what the median does, plots have logarithmic axes, or end earlier."""
-_METADATA: Final = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A plot as SVG."""
-
-    title: str
-    note: str
-    svg: str
 
 
 def write_sweep(sweep: Sweep, out: Path | str) -> Path:
@@ -88,30 +74,14 @@ def _plots(sweep: Sweep) -> Iterator[Plot]:
     longest_bar_s = sweep.table.groupby("cell")["setup_s"].mean().max()
     limit_s = 1.1 * float(max(times.quantile(0.95), longest_bar_s)) if wide else None
     note = "Bars: means of the phases, a stroke: the median total, dots: every set-up."
-    yield Plot("Where the time goes", note, _svg(plots.setup_phases(sweep, limit_s=limit_s), "a"))
+    yield Plot("Where the time goes", note, to_svg(plots.setup_phases(sweep, limit_s=limit_s), "a"))
     note = "Every trial is a mark; a curve that ends below 1 had trials without a tunnel."
-    yield Plot("Distribution", note, _svg(plots.ecdf(sweep, log=wide), "b"))
+    yield Plot("Distribution", note, to_svg(plots.ecdf(sweep, log=wide), "b"))
     for number, name in enumerate(sweep.varied):
         values = sweep.facts["vary"][name]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             note = "Every sample, medians, and their bootstrap intervals."
-            yield Plot(f"Against {name}", note, _svg(plots.against(sweep, name, log=wide), f"c{number}"))
-
-
-def _svg(axes: Axes, prefix: str) -> str:
-    """A plot as an <svg> element whose ids are its own."""
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-
-    made: Any = axes.figure
-    text = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lab"}):
-        made.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(made)
-    svg = text.getvalue()
-    svg = _METADATA.sub("", svg[svg.index("<svg") :])
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+            yield Plot(f"Against {name}", note, to_svg(plots.against(sweep, name, log=wide), f"c{number}"))
 
 
 def _summary(sweep: Sweep) -> Table:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from lab.report import to_html
+from lab.run import Run
 from tests.unit.test_ladder import behind_a_nat
+from tests.unit.test_tables import MOVE
 
 pytestmark = pytest.mark.needs("program chromium")
 
@@ -41,6 +43,10 @@ frame.addEventListener("load", () => {
     ink: colour(page.body).color, paper: colour(page.body).backgroundColor,
     ladder_ink: colour(ladder.querySelector("text")).fill,
     label: ladder.querySelector(".message text").getBoundingClientRect().height,
+    plot: page.querySelector(".plot svg").getBoundingClientRect().width,
+    plot_dimmed: colour(page.querySelector(".plot .drawing")).filter,
+    written: [...page.querySelectorAll(".plot text")].filter((one) => one.getBoundingClientRect().height >= 8)
+      .map((one) => one.textContent),
     broken: [...ladder.querySelectorAll("text")].filter((one) => one.getBoundingClientRect().width === 0).length,
   };
   document.title = "measured";
@@ -54,7 +60,11 @@ frame.addEventListener("load", () => {
 
 def look(tmp_path: Path, width: int, *more: str) -> dict[str, Any]:
     """What a browser makes of a report in a frame so many pixels wide; fails when its console has anything to say."""
-    report = to_html(behind_a_nat(tmp_path))
+    facts = json.loads((behind_a_nat(tmp_path).path / "run.json").read_text())
+    facts["trials"][0]["records"].append(MOVE)
+    facts["trials"][0]["scenario_s"] = 40.0  # so that it is at half of the time
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    report = to_html(Run.load(tmp_path))
     frame = f'<iframe style="border:0;width:{width}px;height:700px" srcdoc="{html.escape(report)}"></iframe>'
     page = tmp_path / "page.html"
     page.write_text(f'<!doctype html><meta charset="utf-8"><body>{frame}<script>{MEASURE}</script></body>')
@@ -86,13 +96,16 @@ def test_every_part_is_there_and_the_ladder_can_be_zoomed_and_pointed_at(tmp_pat
     assert found["grew"] == pytest.approx(1.25, abs=0.01)
     assert "VERSION=2.0.0" in found["told"]
     assert found["wide"] <= found["room"]
+    assert {"192.168.1.2", "at cafe"} <= set(found["written"])
+    assert found["plot_dimmed"] == "none"
     assert lightness(found["ink"]) < 0.3 < 0.9 < lightness(found["paper"])
 
 
 def test_a_telephone_scrolls_down_and_not_sideways(tmp_path: Path) -> None:
     found = look(tmp_path, 360)
     assert found["room"] == 360
-    assert found["wide"] <= 360
+    assert found["wide"] <= 360 < found["plot"]  # a picture is not made too small to be read, but scrolled
+    assert {"192.168.1.2", "at cafe"} <= set(found["written"])
     assert found["label"] >= 9  # pixels: a label that can be read
 
 
@@ -100,3 +113,4 @@ def test_in_the_dark_text_is_light_on_dark(tmp_path: Path) -> None:
     found = look(tmp_path, 900, "--blink-settings=preferredColorScheme=0")
     assert lightness(found["paper"]) < 0.2 < 0.8 < lightness(found["ink"])
     assert lightness(found["ladder_ink"]) > 0.6
+    assert "invert" in found["plot_dimmed"]

@@ -10,10 +10,11 @@ from typing import Final
 import pytest
 
 from lab.errors import UsageError
-from lab.report import to_html, write
+from lab.report import content, to_html, write
 from lab.run import Run
-from tests.unit.ladders import Recorder, filtered, setup, signalling
+from tests.unit.ladders import Recorder, filtered, home, setup, signalling
 from tests.unit.test_ladder import behind_a_nat, blocked
+from tests.unit.test_tables import moving
 
 VOID: Final = {"meta", "link", "br", "hr", "img", "input"}
 EMPTY_IN_SVG: Final = {"path", "rect", "use", "image"}
@@ -100,6 +101,40 @@ def test_only_so_many_ladders_are_drawn_and_the_rest_is_said(tmp_path: Path) -> 
     html = to_html(wire.run(tmp_path, [setup(at_s=number * 0.01, total_s=0.001) for number in range(15)]))
     assert html.count('class="viewer"') == 12
     assert "3 ladders are left out" in html
+
+
+def test_the_addresses_of_a_client_that_moves_are_drawn_for_every_trial(tmp_path: Path) -> None:
+    Recorder(home()).run(tmp_path, [])
+    html = to_html(moving(tmp_path))
+    drawn = re.findall(r'<section class="plot">.*?</section>', html, re.DOTALL)
+    assert len(drawn) == 2
+    for told in ("192.168.1.2", "at cafe", "2001:db8:f000:1::1", "tunnel 2", "2 not answered (below)"):
+        assert told in " ".join(Outline(drawn[0]).text)
+    page = Outline(html)
+    assert page.open == []
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link.removeprefix("#") for link in page.loads if link.startswith("#")} <= set(page.ids)
+    assert "Addresses" not in to_html(behind_a_nat(tmp_path))
+
+
+def test_a_hatch_is_of_another_colour_than_what_it_is_on(tmp_path: Path) -> None:
+    """Who prints in black and white tells bars by it; in SVG, other than in PNG, both are made transparent together."""
+    Recorder(home()).run(tmp_path, [])
+    patterns = re.findall(r"<pattern .*?</pattern>", to_html(moving(tmp_path)), re.DOTALL)
+    assert patterns
+    for pattern in patterns:
+        ground, stroke = re.findall(r'(?:fill="|stroke: )(#\w{6})', pattern)[:2]
+        assert ground != stroke
+
+
+def test_only_so_many_pictures_of_addresses_are_drawn_and_the_rest_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "MOST_TIMELINES", 1)
+    Recorder(home()).run(tmp_path, [])
+    html = to_html(moving(tmp_path))
+    assert html.count('<section class="plot">') == 1
+    assert "Addresses are drawn for 1 trials" in html
 
 
 def test_where_a_report_cannot_be_written_is_said(tmp_path: Path) -> None:
