@@ -12,6 +12,7 @@ checkout=$(readlink -f -- "${BASH_SOURCE[0]}")
 checkout=${checkout%/scripts/*}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # nft, ip and tc live there, outside an ordinary user's PATH
 export PATH
+venv="" # set by use_environment
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 stop() {
@@ -50,17 +51,23 @@ install_packages() {
     rm -f "$log"
 }
 
-# how_to_install PACKAGE...  Prints the command a person can type.
-how_to_install() { printf 'sudo apt-get update && sudo apt-get install -y --no-install-recommends %s' "$*"; }
+# how_to_install PACKAGE...  Prints the command a person can type; root may have no sudo.
+how_to_install() {
+    local sudo="sudo "
+    ((EUID != 0)) || sudo=""
+    printf '%s' "${sudo}apt-get update && ${sudo}apt-get install -y --no-install-recommends $*"
+}
 
 # --- Python ----------------------------------------------------------------------------------------------------
 
 # Where to look, best first; the first on the PATH may be one that this user cannot run.
 interpreters=("${LAB_PYTHON:-python3}" python3.{14,13,12,11} {/usr,/usr/local}/bin/python3)
 
-# find_python  Sets `python` to an interpreter of at least 3.11 that runs and can make virtual environments.
-find_python() {
-    local candidate answer packages older="" without_ensurepip=""
+# look_for_python  Sets `python` to an interpreter of at least 3.11 that runs and can make virtual environments; where
+# there is none returns 1, with `python_packages` set to what would bring one and `older` to one that will not do.
+look_for_python() {
+    local candidate answer without_ensurepip=""
+    python_packages=() older=""
     for candidate in "${interpreters[@]}"; do
         answer=$("$candidate" -I -c '
 import importlib.util, sys
@@ -76,20 +83,27 @@ print(state, "%d.%d" % sys.version_info[:2], sys.executable)' 2>/dev/null </dev/
         esac
     done
     if [[ $without_ensurepip ]]; then
-        packages=("python$without_ensurepip-venv")
-    elif [[ $older ]]; then
-        stop "needs Python 3.11 or newer, found $older; if a newer one is installed elsewhere, name it in LAB_PYTHON"
-    else
-        packages=(python3 python3-venv)
+        python_packages=("python$without_ensurepip-venv")
+    elif [[ ! $older ]]; then
+        python_packages=(python3 python3-venv)
     fi
-    if [[ ${packages_tried:-} ]] || ! install_packages "${packages[@]}"; then
-        stop "needs a Python of at least 3.11 with its venv module; install it with:" \
-            "$(how_to_install "${packages[@]}")"
-    fi
-    packages_tried=yes
-    hash -r
-    find_python
+    return 1
 }
+
+# find_python  Sets `python` like look_for_python, after installing one if need be.
+find_python() {
+    look_for_python && return
+    ((${#python_packages[@]})) ||
+        stop "needs Python 3.11 or newer, found $older; if a newer one is installed elsewhere, name it in LAB_PYTHON"
+    if ! install_packages "${python_packages[@]}" || ! { hash -r && look_for_python; }; then
+        stop "needs a Python of at least 3.11 with its venv module; install it with:" \
+            "$(how_to_install "${python_packages[@]}")"
+    fi
+}
+
+# python_too EXTRAS  Adds to `missing` what Python lacks for an environment that has still to be made, so that
+# everything is installed, or asked for, at once.
+python_too() { find_environment "$1" || look_for_python || missing+=("${python_packages[@]}"); }
 
 # complete  True when the environment in $venv has what $extras asks for and its interpreter is still the one it had.
 complete() {
@@ -129,11 +143,11 @@ PYTHON
     done
 }
 
-# use_environment EXTRAS  Sets `venv` to a complete environment; EXTRAS is run, or extras of pyproject.toml joined by +
-# (which have all of run).
-use_environment() {
-    local key base bases=()
-    extras=$1
+# find_environment EXTRAS  Sets `venv` to a complete environment, or returns 1 with `venv` where one can be made, which
+# is empty if that is nowhere.  EXTRAS is run, or extras of pyproject.toml joined by + (which have all of run).
+find_environment() {
+    local key base
+    extras=$1 bases=()
     key=$(sed '/^\[tool\./,$d' "$checkout/pyproject.toml" | cat - "$checkout/constraints.txt" | sha256sum) || exit
     key=${key:0:12}
     [[ ${XDG_CACHE_HOME:-} ]] && bases+=("$XDG_CACHE_HOME/lab3653")
@@ -142,10 +156,17 @@ use_environment() {
     for base in "${bases[@]}"; do
         venv=$base/venv-$key
         complete && return
-        mkdir -p -- "$base" 2>/dev/null && [[ -w $base ]] && break
-        base=""
+        mkdir -p -- "$base" 2>/dev/null && [[ -w $base ]] && return 1
     done
-    [[ $base ]] || stop "cannot write to any of: ${bases[*]}; set XDG_CACHE_HOME to a folder that this user owns"
+    venv=""
+    return 1
+}
+
+# use_environment EXTRAS  Sets `venv` to a complete environment, made if need be.
+use_environment() {
+    [[ ${venv:-} && ${extras:-} == "$1" ]] && complete && return # found before
+    find_environment "$1" && return
+    [[ $venv ]] || stop "cannot write to any of: ${bases[*]}; set XDG_CACHE_HOME to a folder that this user owns"
     # One set-up at a time: a second one waits here, then finds the work done.
     exec 9>"$venv.lock" || exit "$EXIT_MISSING"
     flock 9

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,6 +16,9 @@ import pytest
 
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 TOOLS: Final = "bash cat chmod env flock grep ln mkdir mktemp mv readlink rm sed sha256sum tail touch true".split()
+
+SUDO: Final = "" if os.geteuid() == 0 else "sudo "
+"""How a command that needs root begins: a machine where one is root may have no sudo."""
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -65,6 +71,16 @@ def stand_in(path: Path, code: str) -> None:
     path.chmod(0o755)
 
 
+def stand_in_environment(checkout: Path, code: str = ":") -> Path:
+    """Nothing is missing in this checkout, and use_environment does `code`; where the environment has its programs."""
+    place = checkout.parent / "venv"
+    (place / "bin").mkdir(parents=True)
+    with (checkout / "scripts" / "environment.sh").open("a") as file:
+        file.write("packages_for() { missing=(); }\npython_too() { :; }\n")
+        file.write(f'use_environment() {{ {code}; venv="{place}"; }}\n')
+    return place / "bin"
+
+
 def stand_in_apt_get(tools: Path, log: Path, code: str = "") -> None:
     stand_in(tools / "apt-get", f'echo "${{*/#-o/-o}}" >>"{log}"; echo "$DEBIAN_FRONTEND" >"{log}.frontend"; {code}')
 
@@ -107,26 +123,23 @@ def test_a_failed_installation_shows_what_apt_get_said(shell: Shell, tools: Path
     ("script", "verb"), [("lab", "demo"), ("lab", "run"), ("lab", "shell"), ("test", "tests/unit")]
 )
 def test_without_apt_get_what_needs_a_network_stops_with_the_command_to_type(
-    checkout: Path, tools: Path, tmp_path: Path, script: str, verb: str
+    checkout: Path, tools: Path, script: str, verb: str
 ) -> None:
-    done = without_nft(checkout, tools, tmp_path, script, verb)
+    done = without_nft(checkout, tools, script, verb)
     assert done.returncode == 3
-    assert "sudo apt-get install -y --no-install-recommends nftables" in done.stderr
+    assert f"{SUDO}apt-get update && {SUDO}apt-get install -y --no-install-recommends nftables" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_without_apt_get_what_needs_no_network_goes_on(checkout: Path, tools: Path, tmp_path: Path) -> None:
-    done = without_nft(checkout, tools, tmp_path, "lab", "list")
+def test_without_apt_get_what_needs_no_network_goes_on(checkout: Path, tools: Path) -> None:
+    done = without_nft(checkout, tools, "lab", "list")
     assert done.stdout == "-P -m lab list\n"
     assert "install -y --no-install-recommends nftables" in done.stderr
 
 
-def test_notebook_opens_jupyterlab_where_the_notebooks_are(checkout: Path, tools: Path, tmp_path: Path) -> None:
-    place = tmp_path / "venv"
-    (place / "bin").mkdir(parents=True)
-    stand_in(place / "bin" / "jupyter-lab", 'echo "$PYTHONPATH" "$@"')
-    with (checkout / "scripts" / "environment.sh").open("a") as file:
-        file.write(f'packages_for() {{ missing=(); }}\nuse_environment() {{ echo "$1"; venv="{place}"; }}\n')
+def test_notebook_opens_jupyterlab_where_the_notebooks_are(checkout: Path, tools: Path) -> None:
+    place = stand_in_environment(checkout, 'echo "$1"')
+    stand_in(place / "jupyter-lab", 'echo "$PYTHONPATH" "$@"')
     done = subprocess.run(
         [str(checkout / "scripts" / "lab"), "notebook", "--no-browser"],
         env={"PATH": str(tools)},
@@ -141,12 +154,9 @@ def test_notebook_opens_jupyterlab_where_the_notebooks_are(checkout: Path, tools
     assert called.endswith("--no-browser")
 
 
-def test_a_cluster_is_started_in_the_environment_of_the_lab(checkout: Path, tools: Path, tmp_path: Path) -> None:
-    place = tmp_path / "venv"
-    (place / "bin").mkdir(parents=True)
-    stand_in(place / "bin" / "python", 'echo "$PYTHONPATH" "$@"')
-    with (checkout / "scripts" / "environment.sh").open("a") as file:
-        file.write(f'packages_for() {{ missing=(); }}\nuse_environment() {{ venv="{place}"; }}\n')
+def test_a_cluster_is_started_in_the_environment_of_the_lab(checkout: Path, tools: Path) -> None:
+    place = stand_in_environment(checkout)
+    stand_in(place / "python", 'echo "$PYTHONPATH" "$@"')
     done = subprocess.run(
         [str(checkout / "scripts" / "lab"), "dask", "worker", "tcp://192.0.2.1:8786"],
         env={"PATH": str(tools)},
@@ -158,16 +168,12 @@ def test_a_cluster_is_started_in_the_environment_of_the_lab(checkout: Path, tool
     assert done.stdout == f"{checkout} -P -m dask worker tcp://192.0.2.1:8786\n"
 
 
-def without_nft(
-    checkout: Path, tools: Path, tmp_path: Path, script: str, verb: str
-) -> subprocess.CompletedProcess[str]:
+def without_nft(checkout: Path, tools: Path, script: str, verb: str) -> subprocess.CompletedProcess[str]:
     """A script's outcome on a machine without nft and apt-get, whose Python prints its arguments."""
-    stand_in(tmp_path / "python", 'echo "$*"')
+    place = stand_in_environment(checkout)
+    stand_in(place / "python", 'echo "$*"')
     with (checkout / "scripts" / "environment.sh").open("a") as file:
         file.write(f'PATH="{tools}"\npackages_for() {{ missing=(nftables); }}\n')
-        file.write(f'use_environment() {{ venv="{tmp_path}/venv"; }}\n')
-    (tmp_path / "venv" / "bin").mkdir(parents=True)
-    (tmp_path / "python").rename(tmp_path / "venv" / "bin" / "python")
     return subprocess.run(
         [str(checkout / "scripts" / script), verb],
         env={"PATH": str(tools)},
@@ -204,6 +210,30 @@ def test_without_a_usable_interpreter_set_up_stops_and_says_what_to_install(
     done = shell(f'interpreters=("{tmp_path}/python"); find_python')
     assert done.returncode == 3
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked_for"),
+    [
+        ("echo usable 3.12 /usr/bin/python3", "nftables"),
+        ("echo bare 3.11 /usr/bin/python3", "nftables python3.11-venv"),
+        ("exit 1", "nftables python3 python3-venv"),
+    ],
+)
+def test_what_python_lacks_is_asked_for_together_with_the_rest(
+    shell: Shell, tmp_path: Path, answer: str, asked_for: str
+) -> None:
+    stand_in(tmp_path / "python", answer)
+    done = shell(f'interpreters=("{tmp_path}/python"); missing=(nftables); python_too run; echo "${{missing[*]}}"')
+    assert done.stdout == f"{asked_for}\n"
+
+
+def test_a_complete_environment_needs_no_other_python(shell: Shell) -> None:
+    shell(f"{MAKE} use_environment run")
+    done = shell(
+        f'{MAKE} interpreters=(nosuchtool); missing=(); python_too run; use_environment run; echo "${{#missing[*]}}"'
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 MAKE: Final = """
@@ -279,3 +309,40 @@ def test_help_of_the_test_script_needs_no_set_up(checkout: Path, tmp_path: Path)
     )
     assert done.stdout.startswith("Usage: scripts/test")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_pytest_and_its_scratch_folder_end_with_the_test_script(
+    checkout: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    (checkout / "tests").mkdir()
+    shutil.copy(CHECKOUT / "tests" / "private.sh", checkout / "tests")
+    scratch, alive = tmp_path / "scratch", tmp_path / "alive"
+    scratch.mkdir()
+    os.mkfifo(alive)
+    place = stand_in_environment(checkout)
+    # What stands for pytest has the pipe open until it ends, and says so by touching a file in its scratch folder.
+    stand_in(place / "python", f'exec 7>"{alive}"; touch "$TMPDIR/written"; exec sleep 1000')
+    script = subprocess.Popen(
+        [str(checkout / "scripts" / "test"), "tests/unit"],
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(scratch)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with alive.open("rb", buffering=0) as pipe:  # waits for the other end
+        until(lambda: any(scratch.glob("*/written")))
+        script.send_signal(how)
+        assert script.wait(20) == -how
+        ready, _, _ = select.select([pipe], [], [], 20)
+        assert ready, "what stands for pytest goes on"
+        assert pipe.read(1) == b""
+    until(lambda: not any(scratch.iterdir()))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, at most 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
