@@ -21,12 +21,16 @@ def load_module(path: str | Path) -> ModuleType:
     module.__file__ = str(path)
     try:
         # Never from a compiled copy: whether there is one must make no difference to a run in virtual time.
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102 - it is a program
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except FileNotFoundError as exc:
         raise UsageError(f"there is no file {path}") from exc
     except SyntaxError as exc:
         line = "" if exc.lineno is None else f"{exc.lineno}:"  # there is none in a file that is no text
         raise UsageError(f"{path}:{line} {exc.msg}") from exc
+    except (OSError, ValueError) as exc:  # ValueError: no text either, to Python before 3.11.4
+        raise UsageError(f"{path}: {exc}") from exc
+    try:
+        exec(code, vars(module))  # noqa: S102 - it is a program
     except (Exception, SystemExit) as exc:
         raise UsageError(error_in_file(exc, path)) from exc
     return module

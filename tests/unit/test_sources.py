@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import sources
 from lab.errors import UsageError
 from lab.sources import error_in_file, explain_assertion, load_module
 
@@ -34,6 +35,22 @@ def test_an_error_at_import_names_file_line_and_type(tmp_path: Path) -> None:
 def test_a_file_that_wants_to_end_the_program_is_an_error_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"mine\.py:1: SystemExit: 9"):
         load_module(written(tmp_path, "raise SystemExit(9)\n"))
+
+
+def test_a_file_that_python_before_3_11_4_calls_no_text_is_told_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("source code string cannot contain null bytes")
+
+    monkeypatch.setattr(sources, "compile", refuse, raising=False)
+    with pytest.raises(UsageError, match=r"mine\.py: source code string cannot contain null bytes"):
+        load_module(written(tmp_path, "x = 1\0\n"))
+
+
+def test_a_file_that_misses_another_one_is_not_told_as_missing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"mine\.py:1: FileNotFoundError: .*nowhere"):
+        load_module(written(tmp_path, "open('/nowhere')\n"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
