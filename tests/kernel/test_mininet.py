@@ -664,7 +664,7 @@ def test_ctrl_c_ends_a_command_on_a_node_and_not_the_network(tmp_path: Path) -> 
         return True
 
     def wait_for(text: bytes) -> None:
-        assert comes(text, 40), said
+        assert comes(text, 75), said
 
     try:
         wait_for(b"mininet> ")
