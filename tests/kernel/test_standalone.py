@@ -26,6 +26,7 @@ from tests.kernel.tunnels import assert_nothing_is_left, direct, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("tun_fallback", "raw")]
 
+ROUTER_ADVERTISEMENT = 134  # RFC 4861 section 4.2
 BROKER = """
 import logging, sys
 logging.disable()
@@ -49,14 +50,15 @@ sys.exit(run_client(wish, on_report=lambda report: print_line(json.dumps(report.
 """
 
 
-_pipes: list[IO[bytes]] = []
+_machines: list[Machine] = []
 
 
 @pytest.fixture(autouse=True)
-def _pipes_closed() -> Iterator[None]:
+def _machines_ended() -> Iterator[None]:
+    """A test that failed half-way leaves no program to the next one."""
     yield
-    while _pipes:
-        _pipes.pop().close()
+    while _machines:
+        _machines.pop().discard()
 
 
 class Machine:
@@ -67,7 +69,14 @@ class Machine:
         self.process: Process = fabric[node].popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self.process.stdout is not None
         self._pipe: IO[bytes] = self.process.stdout
-        _pipes.append(self._pipe)
+        _machines.append(self)
+
+    def discard(self) -> None:
+        """Kill the program unless it has ended; close the pipe."""
+        self._pipe.close()
+        if self.process.returncode is None:
+            self.process.kill()
+            asyncio.run(self.process.wait())
 
     async def line(self) -> str:
         """The next line it prints."""
@@ -83,6 +92,14 @@ class Machine:
 
 def plan() -> Plan:
     return make_plan(direct())
+
+
+async def heard(ear: socket.socket, kind: int) -> None:
+    """Wait until an ICMPv6 message of this kind comes; close the socket."""
+    with ear:
+        async with asyncio.timeout(20):
+            while (await asyncio.get_running_loop().sock_recv(ear, 1500))[0] != kind:
+                pass
 
 
 def wish(**options: object) -> str:
