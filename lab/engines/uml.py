@@ -1,9 +1,9 @@
 """The virtual kernel: user-mode Linux, built once from the distribution's kernel source and kept in a cache.
 
 The source is Debian's `linux-source-*` package, the configuration data/virtual-kernel.config, the change
-data/virtual-kernel.patch (no randomness from the host).  A build is kept under a key made of these three, so a
-change of any of them makes another kernel beside the old one, and an interrupted build leaves nothing that looks
-finished.
+data/virtual-kernel.patch (no randomness from the host), or its form for newer sources beside it.  A build is kept
+under a key made of these three, so a change of any of them makes another kernel beside the old one, and an
+interrupted build leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from lab.errors import LabError, MissingFeature, UsageError
 
 _DATA: Final = Path(__file__).parent / "data"
 CONFIG: Final = _DATA / "virtual-kernel.config"
-PATCH: Final = _DATA / "virtual-kernel.patch"
+PATCHES: Final = {(6, 1): _DATA / "virtual-kernel.patch", (6, 12): _DATA / "virtual-kernel-6.12.patch"}
+"""The same changes to Linux, by the first version whose source has the lines that they change."""
 
 _SOURCES: Final = Path("/usr/src")
 _PACKAGES: Final = ("build-essential", "flex", "bison", "bc", "xz-utils")
@@ -63,8 +64,7 @@ class VirtualKernel:
 
 def find() -> VirtualKernel | None:
     """The newest kernel in the cache that was built with the present configuration and patch, or None."""
-    recipe = _recipe()
-    found = [kernel for kernel in _cached() if kernel.key.endswith(recipe)]
+    found = [kernel for kernel in _cached() if kernel.key.endswith(_recipe(kernel.source))]
     return max(found, key=lambda kernel: _version_key(kernel.source), default=None)
 
 
@@ -87,7 +87,7 @@ def build(*, jobs: int | None = None, progress: Progress = lambda text: None) ->
     _must_be_possible()
     tarball = _source_tarball(progress)
     source = _package_version(tarball)
-    key = f"{source}-{_recipe()}"
+    key = f"{source}-{_recipe(source)}"
     cache = _cache()
     with _locked(cache / f"{key}.lock", progress):
         for kernel in _cached():
@@ -96,7 +96,7 @@ def build(*, jobs: int | None = None, progress: Progress = lambda text: None) ->
                 return kernel
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"{key}.building-", dir=cache) as scratch:
-            program = _compile(tarball, Path(scratch), jobs or os.cpu_count() or 1, progress)
+            program = _compile(tarball, _patch(source), Path(scratch), jobs or os.cpu_count() or 1, progress)
             ready = Path(scratch) / "ready"
             ready.mkdir()
             shutil.copy2(program, ready / "linux")
@@ -119,9 +119,15 @@ def _must_be_possible() -> None:
         raise MissingFeature("user-mode Linux", instead=f"it needs x86-64 Linux, and this is {machine} {system}")
 
 
-def _recipe() -> str:
-    """A short hash of the configuration and the patch."""
-    return hashlib.sha256(CONFIG.read_bytes() + b"\0" + PATCH.read_bytes()).hexdigest()[:12]
+def _patch(source: str) -> Path:
+    """The changes in the form for this version of the source: the newest that is not newer."""
+    version = tuple(_version_key(source)[:2])
+    return PATCHES[max((first for first in PATCHES if first <= version), default=min(PATCHES))]
+
+
+def _recipe(source: str) -> str:
+    """A short hash of the configuration and the patch for this version of the source."""
+    return hashlib.sha256(CONFIG.read_bytes() + b"\0" + _patch(source).read_bytes()).hexdigest()[:12]
 
 
 def _requested() -> Iterator[str]:
@@ -168,8 +174,7 @@ def _source_tarball(progress: Progress) -> Path:
     tarballs = list(_SOURCES.glob("linux-source-*.tar.xz"))
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if not tarballs or missing:
-        packages = [*_PACKAGES, *([] if tarballs else [_source_package()])]
-        _install(packages, progress)
+        _install(lambda: [*_PACKAGES, *([] if tarballs else [_source_package()])], progress)
         tarballs = list(_SOURCES.glob("linux-source-*.tar.xz"))
     if not tarballs:
         raise MissingFeature("kernel source", instead=f"no linux-source-*.tar.xz in {_SOURCES} after installing it")
@@ -177,35 +182,49 @@ def _source_tarball(progress: Progress) -> Path:
 
 
 def _source_package() -> str:
-    """The name of the newest linux-source package the package lists know."""
+    """The kernel source of the distribution's own choice, else the newest that the package lists know."""
     if shutil.which("apt-cache") is None:
         raise MissingFeature(
             "Debian's kernel source", instead=f"put a linux-source-VERSION.tar.xz of kernel 6.1 or later in {_SOURCES}"
         )
     listed = subprocess.run(
-        ["apt-cache", "pkgnames", "linux-source-"], capture_output=True, text=True, check=False
+        ["apt-cache", "pkgnames", "linux-source"], capture_output=True, text=True, check=False
     ).stdout.split()
+    if "linux-source" in listed:
+        return "linux-source"
     versions = [name for name in listed if re.fullmatch(r"linux-source-\d+\.\d+", name)]
     return max(versions, key=_version_key, default="linux-source")
 
 
-def _install(packages: Sequence[str], progress: Progress) -> None:
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+def _install(packages: Callable[[], Sequence[str]], progress: Progress) -> None:
+    """Install these packages; on a failure renew the package lists, ask again which ones they are, and try again."""
+    lacking = "the kernel's source or a compiler"
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    by_hand = f"sudo {shlex.join(command)}"
-    if as_root and (
-        shutil.which("sudo") is None
-        or subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode != 0
-    ):
-        raise MissingFeature("the kernel's source or a compiler", instead=f"run: {by_hand}")
-    progress(f"installing {', '.join(packages)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
-        [*as_root, *command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise MissingFeature("the kernel's source or a compiler", instead=f"apt-get failed ({last[0]}); run: {by_hand}")
+    install = ["apt-get", "install", "--yes", "--no-install-recommends"]
+
+    def by_hand() -> str:
+        sudo = "sudo " if as_root else ""
+        return f"run: {sudo}apt-get update && {sudo}{shlex.join([*install, *packages()])}"
+
+    def run(*command: str) -> str:
+        """The last words of a command that failed, else nothing."""
+        done = subprocess.run(
+            [*as_root, *command],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return "" if done.returncode == 0 else (done.stderr.strip().splitlines()[-1:] or ["no message"])[0]
+
+    if shutil.which("apt-get") is None or (as_root and (shutil.which("sudo") is None or run("true"))):
+        raise MissingFeature(lacking, instead=by_hand())
+    progress(f"installing {', '.join(packages())}")
+    if run(*install, *packages()):
+        failed = run("apt-get", "update") or run(*install, *packages())
+        if failed:
+            raise MissingFeature(lacking, instead=f"apt-get failed ({failed}); {by_hand()}")
 
 
 def _package_version(tarball: Path) -> str:
@@ -233,13 +252,13 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _compile(tarball: Path, scratch: Path, jobs: int, progress: Progress) -> Path:
+def _compile(tarball: Path, patch: Path, scratch: Path, jobs: int, progress: Progress) -> Path:
     """Unpack, patch, configure and compile under `scratch`; the stripped program."""
     tree = scratch / "source"
     tree.mkdir()
     progress(f"unpacking {tarball.name}")
     _do(["tar", "-xf", str(tarball), "--strip-components=1", "-C", str(tree)], scratch)
-    _do(["patch", "--quiet", "-p1", "-d", str(tree), "-i", str(PATCH)], scratch)
+    _do(["patch", "--quiet", "-p1", "-d", str(tree), "-i", str(patch)], scratch)
     progress("configuring")
     make = ["make", "-C", str(tree), "ARCH=um"]
     _do([*make, "defconfig"], scratch)

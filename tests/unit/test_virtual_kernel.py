@@ -37,14 +37,96 @@ def test_an_option_that_newer_kernels_have_built_in_may_be_missing(tmp_path: Pat
 
 
 def test_a_change_of_options_or_patch_is_another_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = uml._recipe()
-    for name in ("CONFIG", "PATCH"):
-        changed = tmp_path / name
-        changed.write_bytes(getattr(uml, name).read_bytes() + b"\n")
+    versions = ("6.1.192-2", "6.12.117-1~deb12u1")
+    before = [uml._recipe(version) for version in versions]
+    changed = {first: tmp_path / path.name for first, path in uml.PATCHES.items()}
+    for first, path in changed.items():
+        path.write_bytes(uml.PATCHES[first].read_bytes() + b"\n")
+    options = tmp_path / "options"
+    options.write_bytes(uml.CONFIG.read_bytes() + b"\n")
+    for name, new in (("CONFIG", options), ("PATCHES", changed)):
         with monkeypatch.context() as patch:
-            patch.setattr(uml, name, changed)
-            assert uml._recipe() != before
-    assert uml._recipe() == before
+            patch.setattr(uml, name, new)
+            assert not {uml._recipe(version) for version in versions} & set(before)
+    assert [uml._recipe(version) for version in versions] == before
+
+
+@pytest.mark.parametrize(
+    ("source", "first"),
+    [
+        ("6.1.192-2", (6, 1)),
+        ("6.8.0-31.31", (6, 1)),
+        ("6.12.117-1~deb12u1", (6, 12)),
+        ("linux-source-6.12-0123abcd", (6, 12)),
+        ("7.0.1-1", (6, 12)),
+    ],
+)
+def test_a_source_is_changed_by_the_newest_patch_that_is_not_newer(source: str, first: tuple[int, int]) -> None:
+    assert uml._patch(source) == uml.PATCHES[first]
+
+
+def test_the_patches_make_the_same_changes_to_the_same_files() -> None:
+    """They differ in what surrounds a change, and in a second place of it that newer sources do without."""
+    old, new = (
+        {line for line in path.read_text().splitlines() if line[:1] in "+-" and "PTRACE" not in line}
+        for path in uml.PATCHES.values()
+    )
+    assert old == new
+    assert all("PTRACE_O_EXITKILL)) < 0" in path.read_text() for path in uml.PATCHES.values())
+
+
+@pytest.fixture
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing of a build, and an apt that has packages once its lists are renewed; a log of its calls.
+
+    The lists know linux-source-6.1 and 6.12; tmp_path/default, if it is there, holds the name of one more package.
+    """
+    tools, log, sources = tmp_path / "tools", tmp_path / "log", tmp_path / "src"
+    for folder in (tools, sources):
+        folder.mkdir()
+    scripts = {
+        "apt-get": f"""
+            echo "$*" >>"{log}"
+            case $1 in
+            update) echo >"{tmp_path}/renewed" ;;
+            *) [ -e "{tmp_path}/renewed" ] || {{ echo "E: Unable to locate package" >&2; exit 100; }}
+               echo >"{sources}/linux-source-6.1.tar.xz" ;;
+            esac""",
+        "apt-cache": f"""
+            [ -e "{tmp_path}/renewed" ] || exit 0
+            echo linux-source-6.12; echo linux-source-6.1
+            [ ! -e "{tmp_path}/default" ] || echo linux-source""",
+    }
+    for name, code in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{code}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setattr(uml, "_SOURCES", sources)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return log
+
+
+@pytest.mark.parametrize(("default", "taken"), [(True, "linux-source"), (False, "linux-source-6.12")])
+def test_with_old_package_lists_the_source_is_found_once_they_are_renewed(
+    apt: Path, tmp_path: Path, default: bool, taken: str
+) -> None:
+    """The distribution's own choice: Debian 12 has 6.1, and among its updates a newer one for other hardware."""
+    if default:
+        (tmp_path / "default").touch()
+    assert uml._source_tarball(lambda text: None) == tmp_path / "src" / "linux-source-6.1.tar.xz"
+    calls = apt.read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["install", "update", "install"]
+    assert calls[-1].split()[-1] == taken
+
+
+def test_who_may_not_install_the_source_is_told_what_to_type(
+    apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "renewed").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(MissingFeature, match=r"run: sudo apt-get update && sudo apt-get install .*bison.*-6\.12"):
+        uml._source_tarball(lambda text: None)
+    assert not apt.exists()
 
 
 def test_the_memory_goes_where_there_is_room_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
