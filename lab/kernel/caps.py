@@ -162,10 +162,11 @@ def _packet(ns: Namespace) -> str:
 _VIRTUAL: Final = (
     "use the virtual kernel (scripts/lab kernel build) or one that has it (Debian's and Ubuntu's do: modprobe {})"
 )
+_INSTEAD_OF_TUN: Final = "the lab uses a veth pair and a packet socket in its place"
 _TRIES: Final[tuple[tuple[str, Try, str], ...]] = (
     ("veth", _veth, "nothing can replace it: " + _VIRTUAL.format("veth")),
     ("bridge", _bridge, "do without switches, or " + _VIRTUAL.format("bridge")),
-    ("tun", _tun, "the lab uses a veth pair and a packet socket in its place; sudo chmod 666 /dev/net/tun allows it"),
+    ("tun", _tun, f"{_INSTEAD_OF_TUN}; with it: sudo modprobe tun && sudo chmod 666 /dev/net/tun"),
     ("tun_fallback", _tun_fallback, "needs veth, packet sockets and IPv6"),
     ("raw", _raw, "6in4 tunnels need it; v6udpv4 tunnels do not"),
     ("packet", _packet, "captures need it: " + _VIRTUAL.format("af_packet")),
