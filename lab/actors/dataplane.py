@@ -17,7 +17,6 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
@@ -49,6 +48,8 @@ _BUFFER: Final = 4 << 20
 # linux/in.h: not in the socket module
 _IP_MTU_DISCOVER: Final = 10
 _IP_PMTUDISC_DONT: Final = 0
+_BEYOND_THE_LIMIT: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}
+"""SO_SNDBUFFORCE and SO_RCVBUFFORCE, for who administers the network (socket(7)): a burst of TCP's slow start fits."""
 
 OuterAddress = tuple[str, int]
 
@@ -67,7 +68,9 @@ def _roomy(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        with suppress(OSError):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _BEYOND_THE_LIMIT[option], _BUFFER)
+        except OSError:  # as much as anybody may have (net.core.rmem_max)
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
     return sock
 

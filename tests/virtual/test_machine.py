@@ -53,6 +53,15 @@ def test_multicast_is_routed_there_so_that_6over4_is_tried_like_every_other_mech
     assert crossings["drop_6over4"].dropped == ("6over4",)
 
 
+def test_the_bursts_of_slow_start_get_through_a_tunnel_without_loss(tmp_path: Path) -> None:
+    """From 10 segments on, doubled each round trip, 1 MB takes 7 of them and half of one; a loss costs more."""
+    done = run("home_nat", on="virtual", seed=1, out=tmp_path / "run", parameters={"delay_ms": 20})
+    assert done.status == "ok", done.message
+    moved = done.transfer("laptop", "server")
+    assert moved.size == 1_000_000
+    assert moved.seconds == pytest.approx(7.5 * 0.04, abs=0.02)
+
+
 def test_every_trial_of_a_boot_is_complete(tmp_path: Path) -> None:
     done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run", trials=3)
     assert done.status == "ok", done.message
