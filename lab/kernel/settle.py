@@ -17,7 +17,8 @@ from lab.errors import KernelRefused
 from lab.kernel.namespace import Namespace
 from lab.kernel.netlink import OPERSTATE_UP
 
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 15.0
+"""Without any progress: while the kernel removes hundreds of namespaces, of a network before, all else waits."""
 _PAUSE_S: Final = 0.0005
 _LONGEST_PAUSE_S: Final = 0.020
 """Pauses grow to this.  Link watch may take a second, and each look costs system calls."""
@@ -26,7 +27,7 @@ _T = TypeVar("_T")
 
 
 def links_carry(links: Mapping[Namespace, Sequence[tuple[str, int]]]) -> None:
-    """Return when the interfaces, (name, index) by namespace, carry packets.  Raises KernelRefused after 5 s."""
+    """Return when the interfaces, (name, index) by namespace, carry packets; KernelRefused when none does in 15 s."""
 
     def waiting(ns: Namespace, ifaces: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         states = ns.netlink.links(ifaces)
@@ -36,7 +37,7 @@ def links_carry(links: Mapping[Namespace, Sequence[tuple[str, int]]]) -> None:
 
 
 def addresses_answer(addresses: Mapping[Namespace, Sequence[str]]) -> None:
-    """Return when packets to the addresses are received in their namespaces.  Raises KernelRefused after 5 s."""
+    """Return when packets to the addresses are received; KernelRefused when none becomes so in 15 s."""
 
     def waiting(ns: Namespace, texts: Sequence[str]) -> list[str]:
         return [text for text in texts if not ns.netlink.is_local(text)]
@@ -55,9 +56,15 @@ def _wait(
     while things:
         left = {ns: rest for ns, these in things.items() if (rest := waiting(ns, these))}
         if left:
-            if time.monotonic() > deadline:
+            if _count(left) < _count(things):
+                deadline = time.monotonic() + _PATIENCE_S
+            elif time.monotonic() > deadline:
                 ns, rest = next(iter(left.items()))
                 raise KernelRefused(ns.name, action(rest[0]), 0, f"{detail} after {_PATIENCE_S:g} s")
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
         things = left
+
+
+def _count(things: Mapping[Namespace, Sequence[_T]]) -> int:
+    return sum(len(these) for these in things.values())
