@@ -95,8 +95,9 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(whole: Sweep, tmp_path: Pat
 
 def test_ctrl_c_ends_the_cells_that_run_and_keeps_the_others(tmp_path: Path) -> None:
     file = tmp_path / "table.parquet"
-    with command("lab", "sweep", *COMMAND, "--jobs", "2", "--out", str(file)) as process:
-        wait_for(lambda: len(at_work(process.pid)) == 2, "two cells run")
+    long = [*COMMAND, "--trials", "300"]  # so that both are still at work when it is seen
+    with command("lab", "sweep", *long, "--jobs", "2", "--out", str(file)) as process:
+        wait_for(lambda: len({str(kernel.arguments) for kernel in at_work(process.pid)}) == 2, "two cells run")
         kernels = at_work(process.pid)
         process.send_signal(signal.SIGINT)
     assert process.returncode == 130
