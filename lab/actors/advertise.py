@@ -119,23 +119,27 @@ class Advertiser:
         self._last_multicast = -MIN_MULTICAST_GAP_S
 
     async def start(self) -> None:
-        """Set the LAN address and send the first advertisement; raises KernelRefused."""
+        """Set the LAN address and send the first advertisement; raises KernelRefused, with nothing left then."""
         from lab.kernel import links
 
         links.add_address(self._namespace, self._iface, f"{self.address}/64")
         try:
             self._open()
-        except OSError as exc:
-            await self.stop()
-            raise KernelRefused(self._namespace.name, f"advertise on {self._iface}", exc.errno or 0) from exc
+        except BaseException as exc:
+            self._close()
+            if isinstance(exc, OSError):
+                raise KernelRefused(self._namespace.name, f"advertise on {self._iface}", exc.errno or 0) from exc
+            raise
         assert self._socket is not None
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._readable)
         self._advertise_unasked(INITIAL_ADVERTISEMENTS)
         log.info("%s: announces %s on %s", self._namespace.name, self.prefix, self._iface)
 
     def _open(self) -> None:
+        from lab.kernel import links
+
+        self._index = links.index(self._namespace, self._iface)
         with self._namespace.entered():
-            self._index = socket.if_nametoindex(self._iface)
             self._mac = _mac_of(self._iface)
         sock = self._socket = self._namespace.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
         sock.setblocking(False)
@@ -159,10 +163,15 @@ class Advertiser:
             return
         self._send(router_lifetime_s=0)
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
+        self._close()
+
+    def _close(self) -> None:
+        """Close the socket, if it is open, and take the LAN address away."""
         from lab.kernel import links
 
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         try:
             links.del_address(self._namespace, self._iface, f"{self.address}/64")
         except KernelRefused as exc:

@@ -189,7 +189,7 @@ def run_client(
                     break
                 on_report(report)
                 if report.outcome == "ready":
-                    dead = await _hold_tunnel(namespace, client, wish, stop)
+                    dead = await _hold_tunnel(namespace, client, wish, stop, say)
                     wait_s = RETRY_S[0]
                     if not stop.is_set():
                         why = "the tunnel is dead" if dead else "the tunnel's lifetime is nearly over"
@@ -209,7 +209,9 @@ def run_client(
     return _until_signal(hold)
 
 
-async def _hold_tunnel(namespace: Namespace, client: TunnelClient, wish: ClientWish, stop: asyncio.Event) -> bool:
+async def _hold_tunnel(
+    namespace: Namespace, client: TunnelClient, wish: ClientWish, stop: asyncio.Event, say: Callable[[str], None]
+) -> bool:
     """Keep a tunnel, and the announcement of its prefix, until it is over or `stop` is set; then take both down.
 
     True if it died, False if it was ended in good time before the broker would (RFC 5572 section 4.7.1, lifetime).
@@ -221,6 +223,7 @@ async def _hold_tunnel(namespace: Namespace, client: TunnelClient, wish: ClientW
             if wish.lan is not None and prefix is not None:
                 advertiser = Advertiser(namespace, wish.lan, prefix, mtu=wish.mtu, rng=secrets.SystemRandom())
                 await advertiser.start()
+                say(f"announces {advertiser.prefix} on {wish.lan}")
             return (
                 await _unless(stop, lost_within(client, _LIFETIME_USED * 60 * (client.report.lifetime_min or 0)))
                 or False

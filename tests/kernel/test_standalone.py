@@ -79,9 +79,20 @@ class Machine:
             asyncio.run(self.process.wait())
 
     async def line(self) -> str:
-        """The next line it prints."""
+        """The next line it prints; AssertionError, with all it says, if it ends or has come to grief instead."""
         async with asyncio.timeout(20):
-            return (await asyncio.to_thread(self._pipe.readline)).decode()
+            line = (await asyncio.to_thread(self._pipe.readline)).decode()
+            if line.startswith("Traceback"):
+                line += (await asyncio.to_thread(self._pipe.read)).decode()
+                raise AssertionError(line)
+        assert line, "the program has ended"
+        return line
+
+    async def until_line(self, wanted: str, deadline_s: float = 30) -> None:
+        """Wait for a line with `wanted`."""
+        async with asyncio.timeout(deadline_s):
+            while wanted not in await self.line():
+                pass
 
     async def end(self, number: int) -> int:
         """Send a signal; the exit status."""
@@ -235,15 +246,18 @@ def test_a_lan_that_is_gone_for_a_while_does_not_end_the_client(tmp_path: Path) 
             await add_lan()
             client = Machine(fabric, "client", CLIENT, address, wish(tunnel="v6udpv4", lan="lan0"))
             first = json.loads(await client.line())
-            announced = str(IPv6Network(first["prefix"])[1])
-            await until(lambda: fabric["client"].netlink.is_local(announced), "the prefix is announced")
+            announces = f"announces {first['prefix']} on lan0"
+            assert announces in await client.line()
             links.del_link(fabric["client"], "lan0")
             links.del_link(fabric["client"], "tsp0")
             assert "dead" in await client.line()
             assert json.loads(await client.line())["outcome"] == "ready"
-            assert "lan0" in await client.line()  # what could not be done
+            refused = await client.line()
+            assert "lan0" in refused  # what could not be done
+            assert announces not in refused
             await add_lan()
-            await until(lambda: fabric["client"].netlink.is_local(announced), "the prefix is announced again", 30)
+            await client.until_line(announces)
+            assert fabric["client"].netlink.is_local(str(IPv6Network(first["prefix"])[1]))
             assert await client.end(signal.SIGTERM) == 0
             assert await broker.end(signal.SIGTERM) == 0
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 from ipaddress import IPv6Network
 
@@ -10,6 +12,7 @@ import pytest
 
 from lab.actors.advertise import Advertiser, global_address
 from lab.actors.transfer import transfer
+from lab.errors import KernelRefused
 from lab.topology.network import Network
 from lab.tsp import BrokerSession
 from tests.kernel.tunnels import assert_nothing_is_left, behind_nat, direct, tunnels, until
@@ -315,5 +318,27 @@ def test_a_host_that_asks_is_answered_and_a_last_advertisement_withdraws_the_rou
                     break
                 await asyncio.sleep(0.02)
             assert await default_gone()
+
+    asyncio.run(scenario())
+
+
+def test_an_advertiser_that_cannot_start_leaves_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanished(iface: str) -> bytes:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    async def scenario() -> None:
+        async with tunnels(routed()) as net:
+            lan = next(i.name for i in net.node("client").interfaces if i.peer == "tablet")
+            advertiser = Advertiser(net["client"], lan, IPv6Network("2001:db8:f123:4::/64"), rng=net.rng)
+            monkeypatch.setattr("lab.actors.advertise._mac_of", vanished)
+            with pytest.raises(KernelRefused, match=f"advertise on {lan}"):
+                await advertiser.start()
+            assert not net["client"].netlink.is_local("2001:db8:f123:4::1")
+            monkeypatch.undo()
+            await advertiser.start()
+            assert net["client"].netlink.is_local("2001:db8:f123:4::1")
+            await advertiser.stop()
+            await advertiser.stop()  # safe to call twice
+            assert not net["client"].netlink.is_local("2001:db8:f123:4::1")
 
     asyncio.run(scenario())
