@@ -7,7 +7,7 @@ absent from `phases_s`.  Unknown fields of a newer run folder are ignored on rea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 
@@ -215,6 +215,12 @@ RECORDS: Mapping[str, type[Record]] = {
     "experience": ExperienceRecord,
 }
 """The records by the name they carry in run.json."""
+_KINDS = {kind: name for name, kind in RECORDS.items()}
+
+
+def format_record(record: Record) -> dict[str, Any]:
+    """The JSON object of run.json that stands for a record: its kind, then its fields."""
+    return {"kind": _KINDS[type(record)], **asdict(record)}
 
 
 def parse_record(value: Mapping[str, Any]) -> Record:

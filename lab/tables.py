@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lab.capfile import CaptureFile
 from lab.encap import Drop
 from lab.measure import PHASES, named_apart, ping_family, setup_rows
 from lab.packets import Packet, find_mappings, parse_packet
-from lab.results import MoveRecord, PingRecord, TransferRecord
+from lab.results import MoveRecord, PingRecord, Record, TransferRecord
 from lab.wire import classify
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _MAPPINGS: Final = (
     "packets",
 )  # fmt: skip
 _RULE: Final = re.compile(r'\b(drop|reject)\b.*comment "([^"]+)"')
+
+_R = TypeVar("_R", bound=Record)
 
 
 class Tables:
@@ -105,14 +107,12 @@ class Tables:
     def pings(self) -> pd.DataFrame:
         """A row for each ping: trial, at_s, node, to, address, family, size, sent, received, median_s."""
         rows = []
-        for view in self._run.trials:
-            for record in view.records:
-                if isinstance(record, PingRecord):
-                    rtts = sorted(record.rtts_s)
-                    middle = (rtts[(len(rtts) - 1) // 2] + rtts[len(rtts) // 2]) / 2 if rtts else None
-                    told = {name: getattr(record, name) for name in ("at_s", "node", "to", "address", "size")}
-                    told |= {"family": ping_family(record), "sent": record.sent, "received": record.received}
-                    rows.append({"trial": view.trial, **told, "median_s": middle})
+        for trial, record in self._records(PingRecord):
+            rtts = sorted(record.rtts_s)
+            middle = (rtts[(len(rtts) - 1) // 2] + rtts[len(rtts) // 2]) / 2 if rtts else None
+            told = {name: getattr(record, name) for name in ("at_s", "node", "to", "address", "size")}
+            told |= {"family": ping_family(record), "sent": record.sent, "received": record.received}
+            rows.append({"trial": trial, **told, "median_s": middle})
         head = ("trial", "at_s", "node", "to", "address", "family", "size", "sent", "received", "median_s")
         return _table(rows, head)
 
@@ -121,12 +121,10 @@ class Tables:
         """A row for each answered echo request: trial, at_s (of its ping), node, to, family, size, rtt_s."""
         rows = [
             {
-                "trial": view.trial, "at_s": record.at_s, "node": record.node, "to": record.to,
+                "trial": trial, "at_s": record.at_s, "node": record.node, "to": record.to,
                 "family": ping_family(record), "size": record.size, "rtt_s": rtt,
             }
-            for view in self._run.trials
-            for record in view.records
-            if isinstance(record, PingRecord)
+            for trial, record in self._records(PingRecord)
             for rtt in record.rtts_s
         ]  # fmt: skip
         return _table(rows, ("trial", "at_s", "node", "to", "family", "size", "rtt_s"))
@@ -135,26 +133,19 @@ class Tables:
     def echoes(self) -> pd.DataFrame:
         """A row for each echo request: trial, at_s (when it was sent), node, to, address, family, answered, rtt_s."""
         rows = []
-        for view in self._run.trials:
-            for record in view.records:
-                if isinstance(record, PingRecord):
-                    told = {name: getattr(record, name) for name in ("node", "to", "address")}
-                    told |= {"family": ping_family(record)}
-                    for after_s, rtt_s in _echoes(record):
-                        answer = {"answered": rtt_s is not None, "rtt_s": rtt_s}
-                        rows.append({"trial": view.trial, "at_s": record.at_s + after_s, **told, **answer})
+        for trial, record in self._records(PingRecord):
+            told = {name: getattr(record, name) for name in ("node", "to", "address")}
+            told |= {"family": ping_family(record)}
+            for after_s, rtt_s in _echoes(record):
+                answer = {"answered": rtt_s is not None, "rtt_s": rtt_s}
+                rows.append({"trial": trial, "at_s": record.at_s + after_s, **told, **answer})
         head = ("trial", "at_s", "node", "to", "address", "family", "answered", "rtt_s")
         return _table(rows, head).sort_values(["trial", "at_s"], kind="stable", ignore_index=True)
 
     @property
     def transfers(self) -> pd.DataFrame:
         """A row for each TCP transfer: trial, at_s, node, to, address, size, seconds, intact, longest_gap_s, reason."""
-        rows = [
-            {"trial": view.trial, **asdict(record)}
-            for view in self._run.trials
-            for record in view.records
-            if isinstance(record, TransferRecord)
-        ]
+        rows = [{"trial": trial, **asdict(record)} for trial, record in self._records(TransferRecord)]
         head = ("trial", "node", "at_s", "to", "address", "size", "seconds", "intact", "longest_gap_s", "reason")
         return _table(rows, head)
 
@@ -250,12 +241,7 @@ class Tables:
     @property
     def moves(self) -> pd.DataFrame:
         """A row for each move of a client to another place: trial, node, at_s, place, iface, address."""
-        rows = [
-            {"trial": view.trial, **asdict(record)}
-            for view in self._run.trials
-            for record in view.records
-            if isinstance(record, MoveRecord)
-        ]
+        rows = [{"trial": trial, **asdict(record)} for trial, record in self._records(MoveRecord)]
         return _table(rows, ("trial", "node", "at_s", "place", "iface", "address"))
 
     @property
@@ -314,6 +300,11 @@ class Tables:
             for capture in self._run.facts["trials"][view.trial]["captures"]
         ]
         return _table(rows, ("trial", "node", "iface", "file", "packets", "dropped"))
+
+    def _records(self, kind: type[_R]) -> Iterator[tuple[int, _R]]:
+        """(trial, record) for each record of a kind."""
+        for view in self._run.trials:
+            yield from ((view.trial, record) for record in view.records if isinstance(record, kind))
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> pd.DataFrame:

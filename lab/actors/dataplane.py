@@ -33,6 +33,7 @@ from lab.encap import (
     parse_inner,
     unroutable_source,
 )
+from lab.kernel.buffers import enlarge
 
 if TYPE_CHECKING:
     from lab.actors.store import Lease
@@ -45,11 +46,10 @@ BURST: Final = 64
 LARGEST: Final = 9216
 """Bytes read from a socket at once; a longer packet is cut and then dropped as truncated."""
 _BUFFER: Final = 4 << 20
+"""A burst of TCP's slow start fits."""
 # linux/in.h: not in the socket module
 _IP_MTU_DISCOVER: Final = 10
 _IP_PMTUDISC_DONT: Final = 0
-_BEYOND_THE_LIMIT: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}
-"""SO_SNDBUFFORCE and SO_RCVBUFFORCE, for who administers the network (socket(7)): a burst of TCP's slow start fits."""
 
 OuterAddress = tuple[str, int]
 
@@ -67,11 +67,8 @@ def open_protocol_41(namespace: Namespace) -> socket.socket:
 def _roomy(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _BEYOND_THE_LIMIT[option], _BUFFER)
-        except OSError:  # as much as anybody may have (net.core.rmem_max)
-            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+    enlarge(sock, "receive", _BUFFER)
+    enlarge(sock, "send", _BUFFER)
     return sock
 
 

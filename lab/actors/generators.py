@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.errors import KernelRefused, UsageError
 from lab.generators.mechanisms import MECHANISMS, Mechanism
+from lab.kernel.buffers import enlarge
 
 if TYPE_CHECKING:
     from lab.kernel.namespace import Namespace
@@ -168,7 +169,7 @@ async def count_arrivals(namespace: Namespace, iface: str) -> AsyncIterator[Arri
     arrivals = Arrivals()
     with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as tap:
         try:
-            tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            enlarge(tap, "receive", 4 << 20)
             tap.bind((iface, _ETH_P_ALL))
         except OSError as exc:
             raise KernelRefused(namespace.name, f"listen on {iface}", exc.errno or 0) from exc

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from lab.errors import KernelRefused
+from lab.kernel.buffers import enlarge
 from lab.kernel.namespace import Namespace
 
 _ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _SO_TIMESTAMPNS: Final = 35
-_SO_RCVBUFFORCE: Final = 33
 _ARPHRD_ETHER: Final = 1
 _ARPHRD_LOOPBACK: Final = 772
 
@@ -69,10 +69,7 @@ class Capture:
         loop = asyncio.get_running_loop()
         tap = self.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW)  # hears nothing before it is bound
         try:
-            try:
-                tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-            except PermissionError:
-                tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            enlarge(tap, "receive", _BUFFER)
             tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             tap.bind((self.iface, _ETH_P_ALL))

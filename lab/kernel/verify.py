@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lab.errors import ImpairmentError
+from lab.kernel.buffers import enlarge
 from lab.kernel.namespace import Namespace
 from lab.kernel.shaping import ETHERNET_BYTES, QUEUE_S, burst_bytes
 from lab.topology.plan import AddLink, Plan, Shape
@@ -36,7 +37,6 @@ _ETH_P_ALL: Final = 3
 _ETH_P_EXPERIMENTAL: Final = 0x88B5
 _PACKET_OUTGOING: Final = 4
 _SO_TIMESTAMPNS: Final = 35
-_FORCE: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}
 _BUFFER: Final = 32 << 20
 
 _probe: Final = struct.Struct("!4sIq")
@@ -339,8 +339,8 @@ class _Probe:
         self._sender = near.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._receiver = far.socket(socket.AF_PACKET, socket.SOCK_RAW)
         try:
-            _enlarge(self._sender, socket.SO_SNDBUF)
-            _enlarge(self._receiver, socket.SO_RCVBUF)
+            enlarge(self._sender, "send", _BUFFER)
+            enlarge(self._receiver, "receive", _BUFFER)
             self._receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._sender.bind((way.iface, 0))
             # All protocols: the tap for one protocol comes after a bridge has taken the frame away.
@@ -402,10 +402,3 @@ class _Probe:
         """The frames that have arrived since the last call."""
         taken, self._arrivals = self._arrivals, []
         return taken
-
-
-def _enlarge(sock: socket.socket, option: int) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _FORCE[option], _BUFFER)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)

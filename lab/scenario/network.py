@@ -6,41 +6,16 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lab.errors import UsageError
-from lab.results import (
-    CommandRecord,
-    CrossingRecord,
-    DatagramRecord,
-    ExperienceRecord,
-    ExplainRecord,
-    MoveRecord,
-    PingRecord,
-    PolicyRecord,
-    Record,
-    SetupRecord,
-    TransferRecord,
-)
+from lab.results import Record, format_record
 from lab.scenario.node import LabNode
 from lab.topology.plan import Plan
 
 if TYPE_CHECKING:
     from lab.kernel.namespace import Namespace
 
-_KIND_OF_RECORD: Final = {
-    SetupRecord: "setup",
-    PingRecord: "ping",
-    TransferRecord: "transfer",
-    DatagramRecord: "datagram",
-    CommandRecord: "command",
-    PolicyRecord: "policy",
-    MoveRecord: "move",
-    ExplainRecord: "explain",
-    CrossingRecord: "crossing",
-    ExperienceRecord: "experience",
-}
 _R = TypeVar("_R", bound=Record)
 
 
@@ -93,7 +68,7 @@ class Lab:
 
     def record(self, record: _R) -> _R:
         """Keep `record` for run.json and return it."""
-        self.records.append({"kind": _KIND_OF_RECORD[type(record)], **asdict(record)})
+        self.records.append(format_record(record))
         self._on_record(self.records[-1])
         return record
 
