@@ -56,13 +56,19 @@ def setup_rows(trial: Run) -> list[dict[str, Any]]:
                 "keepalive_interval_s": record.keepalive_interval_s,
                 "client_ipv6": record.client_ipv6,
                 "seen_by_broker": record.seen_by_broker,
-                "rtt_s": _median(plain),
+                "rtt_s": median_rtt_s(plain),
                 "pings_sent": sum(ping.sent for ping in inside),
                 "pings_received": sum(ping.received for ping in inside),
-                "tunnel_rtt_s": _median(inside),
+                "tunnel_rtt_s": median_rtt_s(inside),
             }
         )
     return rows
+
+
+def median_rtt_s(pings: Iterable[PingRecord]) -> float | None:
+    """The median round trip of all answered echo requests of some pings; None if none was answered."""
+    rtts = [rtt for ping in pings for rtt in ping.rtts_s]
+    return median(rtts) if rtts else None
 
 
 def ping_family(record: PingRecord) -> int:
@@ -82,8 +88,3 @@ def _until_next(node: str, records: Iterable[Record]) -> Iterable[PingRecord]:
             return
         if record.node == node and isinstance(record, PingRecord):
             yield record
-
-
-def _median(pings: Iterable[PingRecord]) -> float | None:
-    rtts = [rtt for ping in pings for rtt in ping.rtts_s]
-    return median(rtts) if rtts else None

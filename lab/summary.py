@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from lab.measure import median_rtt_s
 from lab.results import (
     CommandRecord,
     CrossingRecord,
@@ -100,8 +101,8 @@ def describe(record: Record) -> list[str]:
                 lines.append(_line("", "", f"{record.round_trips} round trips; {unit}: {phases}"))
             return lines
         case PingRecord():
-            median = sorted(record.rtts_s)[len(record.rtts_s) // 2] * 1000 if record.rtts_s else None
-            rtt = f", median {median:.2f} ms" if median is not None else ""
+            median_s = median_rtt_s([record])
+            rtt = f", median {median_s * 1000:.2f} ms" if median_s is not None else ""
             text = f"{record.to} ({record.address}): {record.received} of {record.sent} answered{rtt}"
             return [_line(record.node, "ping", text)]
         case DatagramRecord():

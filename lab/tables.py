@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lab.capfile import CaptureFile
 from lab.encap import Drop
-from lab.measure import PHASES, named_apart, ping_family, setup_rows
+from lab.measure import PHASES, median_rtt_s, named_apart, ping_family, setup_rows
 from lab.packets import Packet, find_mappings, parse_packet
 from lab.results import MoveRecord, PingRecord, Record, TransferRecord
 from lab.wire import classify
@@ -108,11 +108,9 @@ class Tables:
         """A row for each ping: trial, at_s, node, to, address, family, size, sent, received, median_s."""
         rows = []
         for trial, record in self._records(PingRecord):
-            rtts = sorted(record.rtts_s)
-            middle = (rtts[(len(rtts) - 1) // 2] + rtts[len(rtts) // 2]) / 2 if rtts else None
             told = {name: getattr(record, name) for name in ("at_s", "node", "to", "address", "size")}
             told |= {"family": ping_family(record), "sent": record.sent, "received": record.received}
-            rows.append({"trial": trial, **told, "median_s": middle})
+            rows.append({"trial": trial, **told, "median_s": median_rtt_s([record])})
         head = ("trial", "at_s", "node", "to", "address", "family", "size", "sent", "received", "median_s")
         return _table(rows, head)
 

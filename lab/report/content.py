@@ -10,6 +10,7 @@ from typing import Any, Final
 from lab.errors import LabError
 from lab.ladder import svg as ladder_svg
 from lab.ladder.model import ladder
+from lab.measure import median_rtt_s
 from lab.report.figure import Plot, to_svg
 from lab.results import (
     CommandRecord,
@@ -252,8 +253,8 @@ def _pings(view: Run) -> Table:
     rows = []
     for record in view.records:
         if isinstance(record, PingRecord):
-            times = sorted(record.rtts_s)
-            median = milliseconds(times[len(times) // 2]) if times else ""
+            median_s = median_rtt_s([record])
+            median = "" if median_s is None else milliseconds(median_s)
             answered = f"{record.received} of {record.sent}"
             rows.append((record.node, record.to, record.address, f"{record.size} B", answered, median))
     return Table("Pings", ("from", "to", "address", "size", "answered", "median"), rows)
