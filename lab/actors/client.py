@@ -291,7 +291,14 @@ class TunnelClient:
             if exc.errno != errno.EOPNOTSUPP:
                 raise
             return None
-        return _SitDevice(self.namespace, self.device)
+        device = _SitDevice(self.namespace, self.device)
+        if tunnel.prefix is not None:
+            try:
+                device.discard(tunnel.prefix)
+            except BaseException:
+                device.close()
+                raise
+        return device
 
     async def _first_echo(self, ready_at: float) -> float | None:
         """Seconds from `ready_at` to the first reply through the tunnel; None when none comes in time."""
@@ -405,13 +412,29 @@ class _SitDevice:
     def __init__(self, namespace: Namespace, name: str) -> None:
         self._namespace = namespace
         self._name = name
+        self._discarded: IPv6Network | None = None
+
+    def discard(self, prefix: IPv6Network) -> None:
+        """Let what is for an unused part of a delegated prefix not go back to the broker (RFC 7084 section 4.2)."""
+        from lab.kernel import links
+
+        try:
+            links.add_unreachable(self._namespace, str(prefix))
+        except KernelRefused as exc:
+            if exc.errno != errno.EEXIST:  # of a client that was killed
+                raise
+        self._discarded = prefix
 
     def close(self) -> None:
         """Remove the device."""
-        from lab.kernel import sit
+        from lab.kernel import links, sit
 
-        if self._namespace.fd >= 0:
-            sit.delete(self._namespace, self._name)
+        if self._namespace.fd < 0:
+            return
+        if self._discarded is not None:
+            links.del_unreachable(self._namespace, str(self._discarded))
+            self._discarded = None
+        sit.delete(self._namespace, self._name)
 
 
 def _first_new(brokers: tuple[str, ...], tried: list[tuple[IPv4Address, int]]) -> tuple[IPv4Address, int] | None:

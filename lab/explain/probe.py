@@ -104,6 +104,19 @@ def is_icmp_error(header: Header) -> bool:
     return header.icmp[0] in (3, 4, 5, 11, 12) if header.protocol == ICMP else header.icmp[0] < 128
 
 
+def is_refusal(header: Header) -> bool:
+    """Whether it is an ICMP error of a router on the way, and none that the destination itself sends.
+
+    Of a destination are: no such port, no such protocol, a header that cannot be understood.
+    """
+    if not is_icmp_error(header):
+        return False
+    kind, code = header.icmp or (0, 0)
+    if header.protocol == ICMP:
+        return kind != 12 and (kind, code) not in ((3, 2), (3, 3))
+    return kind != 4 and (kind, code) != (1, 4)
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One packet from a node to another."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from lab.explain.evidence import Box, Evidence, Sighting
 from lab.explain.nft_trace import Flow, Step, parse_flows, parse_trace
-from lab.explain.probe import Header, is_icmp_error
+from lab.explain.probe import Header, is_icmp_error, is_refusal
 from lab.explain.words import (
     NAT_RULES,
     accepted_by,
@@ -283,10 +283,12 @@ class _Join:
         if came is None:
             why = self.evidence.send_error or "it is not known why"
             return Fate.LOST, f": its own kernel did not send it ({why})", ""
-        if str(came.header.dst) in box.addresses:
+        error = next((seen.header for seen in self.said if self._is_error_of(box, seen)), None)
+        carried = came.header.protocol != self.probe.header.protocol
+        refused = error is not None and carried and is_refusal(error)
+        if str(came.header.dst) in box.addresses and not refused:
             elsewhere = "" if box.name == self.probe.receiver else f", and not at {self.probe.receiver}"
             return Fate.DELIVERED, elsewhere, accepted_by(steps)
-        error = next((seen.header for seen in self.said if self._is_error_of(box, seen)), None)
         if error is not None:
             by, why = say_refusal(error)
             return Fate.REJECTED, why, by
@@ -368,7 +370,7 @@ class _Join:
                 continue  # what brings the answer through a tunnel: the answer itself is seen at the tunnel's ends
             if not seen.at.outgoing:
                 came.add(key)
-            elif seen.at.iface in self.boxes[seen.at.node].peers:
+            else:
                 left[key] = None
         return [
             Answer(node, text, (self.probe.sender, text) in came) for node, text in left if (node, text) not in came

@@ -72,6 +72,16 @@ def del_route(ns: Namespace, dst: str, via: str | None, iface: str) -> None:
     ns.netlink.do([netlink.delete_route(dst, via, index(ns, iface))])
 
 
+def add_unreachable(ns: Namespace, dst: str) -> None:
+    """Have what goes to prefix `dst`, and no other route to it or in it takes, answered "unreachable"."""
+    ns.netlink.do([netlink.add_unreachable(dst)])
+
+
+def del_unreachable(ns: Namespace, dst: str) -> None:
+    """Remove a route of `add_unreachable`."""
+    ns.netlink.do([netlink.delete_unreachable(dst)])
+
+
 def link_up(ns: Namespace, iface: str) -> None:
     """Bring an interface up."""
     ns.netlink.do([netlink.set_up(iface, index(ns, iface))])

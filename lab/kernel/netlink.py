@@ -69,6 +69,7 @@ _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RTN_UNICAST: Final = 1
 _RTN_LOCAL: Final = 2
+_RTN_UNREACHABLE: Final = 7
 
 _FRA_FWMARK: Final = 10
 _FR_ACT_PROHIBIT: Final = 8
@@ -255,6 +256,18 @@ def delete_route(dst: str, via: str | None, index: int) -> Request:
     return Request(f"delete route {_route_words(dst, via)}", message(RTM_DELROUTE, NLM_F_REQUEST, body))
 
 
+def add_unreachable(dst: str) -> Request:
+    """A route to prefix `dst` that answers "unreachable", for what no other route to the prefix or in it takes."""
+    body = _route(dst, None, 0, None, _RTN_UNREACHABLE)
+    return Request(f"add route unreachable {dst}", message(RTM_NEWROUTE, ADD, body))
+
+
+def delete_unreachable(dst: str) -> Request:
+    """Remove a route that `add_unreachable` made."""
+    body = _route(dst, None, 0, None, _RTN_UNREACHABLE)
+    return Request(f"delete route unreachable {dst}", message(RTM_DELROUTE, NLM_F_REQUEST, body))
+
+
 def add_neighbor(name: str, index: int, address: str, mac: str) -> Request:
     """A permanent neighbour entry: `address` is at `mac`, without asking."""
     family, packed = _address(address)
@@ -273,10 +286,10 @@ def _route_words(dst: str, via: str | None) -> str:
     return f"{dst} via {via}" if via else dst
 
 
-def _route(dst: str, via: str | None, index: int, mtu: int | None) -> bytes:
+def _route(dst: str, via: str | None, index: int, mtu: int | None, kind: int = _RTN_UNICAST) -> bytes:
     family, packed, length = _prefix(dst)
     scope = _RT_SCOPE_LINK if via is None and family == socket.AF_INET else _RT_SCOPE_UNIVERSE
-    body = _rtmsg.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, 0)
+    body = _rtmsg.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, kind, 0)
     if length:
         body += attribute(_RTA_DST, packed)
     if via is not None:

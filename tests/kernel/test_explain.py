@@ -303,6 +303,27 @@ def test_a_packet_in_a_tunnel_is_followed_inside_it(tunnel: str) -> None:
     assert dropped.by == {"v6udpv4": "drop_tsp_data", "v6v4": "drop_proto41"}[tunnel]
 
 
+@pytest.mark.parametrize("tunnel", ["v6udpv4", "v6v4"])
+@pytest.mark.parametrize(
+    ("packet", "answer"),
+    [
+        ({"icmp": True}, "an echo reply"),
+        ({"udp": 5000}, "ICMPv6 port unreachable (type 1 code 4)"),
+        ({"tcp": 80}, "a TCP reset"),
+    ],
+    ids=str,
+)
+def test_who_is_at_the_end_of_a_tunnel_is_heard_too(tunnel: str, packet: Mapping[str, Any], answer: str) -> None:
+    async def scenario() -> ExplainRecord:
+        async with up("firewall_3653") as lab:
+            setup = await lab["laptop"].connect_tunnel("broker", tunnel=tunnel)
+            return await lab["server"].explain(str(setup.client_ipv6), **packet)
+
+    story = asyncio.run(scenario())
+    assert fates(story)[-2:] == [("firewall", "forwarded"), ("laptop", "delivered")]
+    assert heard(story) == [("laptop", answer)]
+
+
 def test_watching_leaves_nothing_behind() -> None:
     async def scenario() -> tuple[str, str, int]:
         async with up("firewall_3653") as lab:

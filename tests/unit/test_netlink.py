@@ -75,6 +75,16 @@ def test_a_direct_ipv4_route_is_of_link_scope_and_may_limit_the_mtu() -> None:
     assert tree(found[8]) == {2: struct.pack("=I", 1280)}
 
 
+def test_an_unreachable_route_has_no_interface() -> None:
+    kind, flags, body = opened(netlink.add_unreachable("2001:db8:f000::/56"))
+    assert (kind, flags) == (24, 0x601)
+    assert body[:2] == bytes([10, 56])
+    assert body[7] == 7  # RTN_UNREACHABLE
+    assert tree(body[12:]) == {1: bytes.fromhex("20010db8f00000000000000000000000")}
+    kind, _, again = opened(netlink.delete_unreachable("2001:db8:f000::/56"))
+    assert (kind, again) == (25, body)
+
+
 def test_a_6in4_device_has_a_fixed_mtu_and_may_be_fragmented() -> None:
     request = sit.add_sit("s0", IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), 1280, 64)
     _, _, body = opened(request)

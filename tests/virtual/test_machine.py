@@ -12,12 +12,15 @@ import pytest
 from lab.engines import uml
 from lab.errors import UsageError
 from lab.replay import replay
+from lab.results import ExplainRecord
 from lab.run import run
 from lab.wire import read_pcap
 
 pytestmark = [pytest.mark.virtual, pytest.mark.timeout(120)]
 
-LOCKED_IN: Final = Path(__file__).parent / "topologies" / "locked_in.py"
+TOPOLOGIES: Final = Path(__file__).parent / "topologies"
+LOCKED_IN: Final = TOPOLOGIES / "locked_in.py"
+UNUSED_PREFIX: Final = TOPOLOGIES / "unused_prefix.py"
 
 
 def test_nothing_gets_out_but_into_the_run_folder(tmp_path: Path) -> None:
@@ -60,6 +63,23 @@ def test_the_bursts_of_slow_start_get_through_a_tunnel_without_loss(tmp_path: Pa
     moved = done.transfer("laptop", "server")
     assert moved.size == 1_000_000
     assert moved.seconds == pytest.approx(7.5 * 0.04, abs=0.02)
+
+
+def test_a_packet_to_an_unused_part_of_a_delegated_prefix_is_refused_by_the_client_and_does_not_go_back(
+    tmp_path: Path,
+) -> None:
+    done = run(str(UNUSED_PREFIX), on="virtual", seed=1, out=tmp_path / "run")
+    assert done.status == "ok", done.message
+    assert {setup.data_plane for setup in done.tunnels("gateway")} == {"sit"}
+    stories = [record for record in done.records if isinstance(record, ExplainRecord)]
+    assert len(stories) == 2
+    for story in stories:
+        assert (story.ended_at, story.fate, story.by) == ("gateway", "rejected", "routing")
+        heard = [(answer["node"], answer["text"]) for answer in story.answers if answer["reached_sender"]]
+        assert heard == [("gateway", "ICMPv6 no route (type 1 code 0)")]
+        carried = done.tables.packets.query("node == 'gateway' and label == 'protocol 41'")
+        to_nobody = carried[carried["inner_dst"] == story.to]
+        assert list(to_nobody["src"]) == [done.address("broker", "eth0")]
 
 
 def test_every_trial_of_a_boot_is_complete(tmp_path: Path) -> None:
