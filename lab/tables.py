@@ -224,7 +224,10 @@ class Tables:
 
     @property
     def impairments(self) -> pd.DataFrame:
-        """A row for each thing that was asked of a link: trial, link, direction, quantity, requested, achieved."""
+        """A row for each thing that was asked of a link: trial, link, direction, quantity, requested, achieved.
+
+        `achieved` is NaN for what no sample can tell: on a link that loses nearly all, whatever else was asked of it.
+        """
         rows = [
             {
                 "trial": view.trial, "link": link["link"], "direction": link["direction"], "quantity": quantity,

@@ -220,4 +220,5 @@ def _unmeasured(end: Any, far: Any, shape: Shape | None, mtu: int) -> dict[str, 
         "direction": f"{end.node.name} -> {far.node.name}",
         "requested": {**requested, **({"mtu": float(mtu)} if mtu != 1500 else {})},
         "achieved": {},
+        "down": True,
     }

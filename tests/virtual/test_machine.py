@@ -82,6 +82,24 @@ def test_a_packet_to_an_unused_part_of_a_delegated_prefix_is_refused_by_the_clie
         assert list(to_nobody["src"]) == [done.address("broker", "eth0")]
 
 
+def test_what_no_sample_can_tell_of_a_link_is_on_record_as_asked_and_not_as_achieved(tmp_path: Path) -> None:
+    done = run(str(TOPOLOGIES / "untold.py"), on="virtual", seed=1, out=tmp_path / "run")
+    assert done.status == "ok", done.message
+    table = done.tables.impairments
+    asked = {(row.direction, row.quantity): row.requested for row in table.itertuples()}
+    for near, far in (("a", "b"), ("b", "a")):
+        assert asked.pop((f"{near} -> {far}", "delay_ms")) == 1.5
+        assert asked.pop((f"{near} -> {far}", "reorder_pct")) == 1.0
+    for near, far in (("b", "c"), ("c", "b")):
+        assert asked.pop((f"{near} -> {far}", "delay_ms")) == 50.0
+        assert asked.pop((f"{near} -> {far}", "loss_pct")) == 95.0
+        assert asked.pop((f"{near} -> {far}", "rate_mbit")) == 1.0
+    assert not asked
+    told = table.dropna(subset="achieved")
+    assert set(told["quantity"]) == {"loss_pct"}
+    assert len(told) == 2
+
+
 def test_every_trial_of_a_boot_is_complete(tmp_path: Path) -> None:
     done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run", trials=3)
     assert done.status == "ok", done.message
