@@ -360,9 +360,12 @@ class LabCLI(CLI):
 
     @_told
     def do_explain(self, words: list[str]) -> None:
-        """explain NODE TO udp=3653 | tcp=3653 | proto=41 | icmp=1: sends one packet and tells what became of it"""
+        """explain NODE TO udp=3653 | tcp=3653 | proto=41 | icmp=1 [size=BYTES] [ttl=HOPS]: what became of one packet"""
         if len(words) < 3:
-            raise UsageError("explain NODE TO and one of udp=PORT, tcp=PORT, proto=NUMBER, icmp=1, mechanism=NAME")
+            raise UsageError(
+                "explain NODE TO and one of udp=PORT, tcp=PORT, proto=NUMBER, icmp=1, mechanism=NAME; if you like "
+                "size=BYTES, ttl=HOPS, source_port=PORT"
+            )
         node = self._of_the_lab(words[0], None)
         if not isinstance(self.mn.topo, PlanTopo):
             raise UsageError("packets can be explained in the lab's topologies only, as in --topo tsp,home_nat")
@@ -374,8 +377,7 @@ class LabCLI(CLI):
         """impairments: measures what every impaired link does"""
         rows = check_links(self.mn)
         for row in rows:
-            does = f"does {row['achieved']}" if row["achieved"] else "is down or unplugged"
-            output(f"{row['direction']}: asked {row['requested']}, {does}\n")
+            output(f"{row['direction']}: asked {row['requested']}, {_does(row)}\n")
         if not rows:
             output("no link was asked to delay, lose or limit anything\n")
 
@@ -393,15 +395,32 @@ class LabCLI(CLI):
         return str(found[0])
 
 
-_NUMBERS: Final = frozenset({"udp", "tcp", "proto", "prefix_length", "mtu", "keepalive_interval_s", "source_port"})
+_WHOLE: Final = frozenset(
+    {
+        "udp", "tcp", "proto", "source_port", "size", "ttl", "prefix_length", "mtu", "keepalive_interval_s",
+        "first_transmissions", "transmissions",
+    }
+)  # fmt: skip
 
 
 def _options(words: list[str]) -> dict[str, Any]:
-    """KEY=VALUE words; the numbers among them as numbers."""
+    """KEY=VALUE words; numbers and yes or no (1, 0) where the key wants them."""
     found: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"{word}: write KEY=VALUE")
-        found[key] = int(value) if key in _NUMBERS else bool(int(value)) if key == "icmp" else value
+        kind = int if key in _WHOLE or key == "icmp" else float if key.endswith("_s") else str
+        try:
+            found[key] = bool(int(value)) if key == "icmp" else kind(value)
+        except ValueError:
+            raise UsageError(f"{word}: {key} is a {'whole ' if kind is int else ''}number") from None
     return found
+
+
+def _does(row: Mapping[str, Any]) -> str:
+    """What a way along a link was found to do."""
+    if row.get("down"):
+        return "is down or unplugged"
+    untold = ", ".join(sorted(row["requested"].keys() - row["achieved"].keys()))
+    return f"does {row['achieved']}" + (f"; no sample can tell {untold}" if untold else "")

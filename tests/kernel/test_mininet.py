@@ -373,6 +373,9 @@ def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
         counters firewall
         policy firewall reject_everything
         explain laptop broker udp=3653
+        explain laptop broker udp=3653 size=600 ttl=1
+        explain laptop broker udp=3653 ttl=few
+        tunnel laptop up first_packet_timeout_s=soon
         tunnel server up
         impairments
         move laptop firewall
@@ -395,6 +398,9 @@ def test_mn_has_the_commands_of_the_lab(tmp_path: Path) -> None:
     assert "there is no firewall policy 'reject_everything'" in told
     assert "'server' is no client; there is laptop" in told
     assert re.search(r"^.*UDP.*3653.*$", told, re.MULTILINE)
+    assert "no hops left to live" in told
+    assert "*** ttl=few: ttl is a whole number" in told
+    assert "*** first_packet_timeout_s=soon: first_packet_timeout_s is a number" in told
     assert "no link was asked" in told
     assert "no client of this network moves" in told
     assert re.search(r"server -> broker - - -", told)
