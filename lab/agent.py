@@ -192,7 +192,7 @@ async def _trial(
                 found["error"] = describe_error(_disk_error(folder, exc))
             else:
                 log.error("%s", traceback.format_exc())
-                found["error"] = {"type": type(exc).__name__, "message": error_in_file(exc, job.module)}
+                found["error"] = {"type": type(exc).__name__, "message": _noted(error_in_file(exc, job.module), exc)}
         finally:
             if lab is not None:
                 found["scenario_s"] = lab.now()
@@ -256,18 +256,29 @@ async def _run_scenario(scenario: Awaitable[None], file: str, timeout_s: float, 
 
 
 async def _nothing_forgotten(scenario: Awaitable[None]) -> None:
-    """Wait for the end of the scenario.  Raises what it raises, or ForgottenAwait for a coroutine it threw away.
+    """Wait for the end of the scenario.  Raises ForgottenAwait for a coroutine it threw away.
 
     All that tells is a warning, when Python finds the coroutine unused: elsewhere a line that is easily overlooked.
+    What the scenario raises itself is raised, with a note of what was thrown away: that may well be why.
     """
+    failure: Exception | None = None
     with warnings.catch_warnings(record=True) as seen:
         warnings.filterwarnings("always", ".* was never awaited", RuntimeWarning)
-        await scenario
+        try:
+            await scenario
+        except Exception as exc:  # noqa: BLE001 - raised again below
+            failure = exc
     for warning in seen:
-        if "was never awaited" in str(warning.message):
-            what = str(warning.message).split("'")[1].rpartition(".")[2]
-            raise ForgottenAwait(f"{Path(warning.filename).name}:{warning.lineno}: {what}() needs an await before it")
-        warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+        if "was never awaited" not in str(warning.message):
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+            continue
+        what = str(warning.message).split("'")[1].rpartition(".")[2]
+        forgotten = f"{Path(warning.filename).name}:{warning.lineno}: {what}() needs an await before it"
+        if failure is None:
+            raise ForgottenAwait(forgotten)
+        failure.add_note(forgotten)
+    if failure is not None:
+        raise failure
 
 
 async def _within_memory(scenario: Awaitable[None], file: str) -> None:
@@ -362,7 +373,12 @@ def _unexpected(exc: BaseException) -> dict[str, Any]:
 def describe_error(exc: LabError) -> dict[str, Any]:
     """An error as run.json keeps it: its type, its sentence and its data."""
     data = {key: value for key, value in vars(exc).items() if isinstance(value, str | int | float | dict)}
-    return {"type": type(exc).__name__, "message": str(exc), **data}
+    return {"type": type(exc).__name__, "message": _noted(str(exc), exc), **data}
+
+
+def _noted(message: str, exc: BaseException) -> str:
+    """A message with the notes of its exception."""
+    return "; ".join([message, *getattr(exc, "__notes__", ())])
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -171,6 +171,18 @@ def check(run) -> None:
         ('await net["laptop"].run("ls -l")', "pass", "error", "list of words, such as ['ping', '-c', '3'], and not"),
         ('await net["laptop"].run([])', "pass", "error", "a program is given as a list of words"),
         ('net["laptop"].ping("broker")', "pass", "error", "failing.py:13: ping() needs an await before it"),
+        (
+            'net["laptop"].connect_tunnel("broker"); 1 / 0',
+            "pass",
+            "error",
+            "ZeroDivisionError: division by zero; failing.py:13: connect_tunnel() needs an await before it",
+        ),
+        (
+            'net["laptop"].connect_tunnel("broker"); net["laptpo"]',
+            "pass",
+            "error",
+            "the nodes are laptop, broker; failing.py:13: connect_tunnel() needs an await before it",
+        ),
         ("pass", 'assert run.parameters == {"x": 1}', "check failed", "run.parameters is {}"),
         ("pass", 'run.tunnel("laptop")', "check failed", "laptop tried no tunnel"),
     ],

@@ -62,8 +62,10 @@ def test_a_scenario_that_forgets_to_wait_is_told_where() -> None:
 
 
 def test_what_a_scenario_raises_comes_before_what_it_forgot() -> None:
-    with pytest.raises(ValueError, match="first of all"):
+    with pytest.raises(ValueError, match="first of all") as caught:
         _run(_forgets_and_fails())
+    (note,) = caught.value.__notes__
+    assert note.endswith("_work() needs an await before it")
 
 
 def test_other_warnings_of_a_scenario_are_passed_on() -> None:
