@@ -337,7 +337,7 @@ def run(
     timeout_s = topology.timeout_s if timeout_s is None else timeout_s
     if isinstance(on, str):
         engine = choose(
-            on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, scenario_s=topology.timeout_s, say=say
+            on, plan, seed=seed, start_time_s=start_time_s, real_time=real_time, scenario_s=timeout_s, say=say
         )
     else:
         engine = on

@@ -25,7 +25,7 @@ from lab import Lab, LabNode, Network, Run
 from lab.results import ExperienceRecord, SetupRecord
 from lab.rules.catalogue import FILTERS
 
-TIMEOUT_S = 20_000
+TIMEOUT_S = 3600
 
 WAYS = {"ann": ("udp", "v6udpv4"), "bob": ("udp", "v6v4"), "carol": ("tcp", "v6v4"), "dave": ("tcp", "v6udpv4")}
 FEW = ("3653", "proto41")
