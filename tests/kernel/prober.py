@@ -21,7 +21,8 @@ from lab.topology.plan import Plan
 from lab.topology.planner import make_plan
 
 Endpoint = tuple[str, int]
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
+"""Of a wait that ends as soon as it may: for the slowest machine, which may also stand still for some seconds."""
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from lab.kernel.caps import Capabilities
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "packet")]
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "packet"), pytest.mark.timeout(240)]
 
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 
 
-def lab(*arguments: str, cwd: Path, timeout_s: float = 50, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def lab(*arguments: str, cwd: Path, timeout_s: float = 100, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """`lab ARGUMENTS`, ended, with what it printed."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "lab", *arguments],

@@ -26,7 +26,7 @@ from lab.tsp import ClientConfig, Mechanism, Retransmission, TunnelType
 IMPATIENT = Retransmission(initial_rto_s=0.05, min_rto_s=0.05, first_transmissions=3, transmissions=3)
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
     """Wait until `condition` holds; AssertionError naming `what` if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -89,9 +89,12 @@ class Tunnels:
         return made
 
     async def ping(self, node: str, target: str, **options: Any) -> PingReport:
-        """Echo requests from a node to a node's IPv6 address, or to an address."""
+        """Echo requests from a node to a node's IPv6 address, or to an address.
+
+        Who expects no answer says how long to wait for it: `timeout_s`.
+        """
         address = target if ":" in target or "." in target else self.ipv6(target)
-        return await ping(self[node], address, **{"count": 2, "timeout_s": 2.0, **options})
+        return await ping(self[node], address, **{"count": 2, "timeout_s": 10.0, **options})
 
     async def close(self) -> None:
         for sock in self.sockets:
