@@ -12,14 +12,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
 import lab
 from lab.engines.launch import EXIT_NOT_STARTED, GRACE_S
-from lab.engines.signals import interrupted_by_signals
+from lab.engines.signals import interrupted_by_signals, signals_put_off
 from lab.errors import MissingFeature, RunFailed
 from lab.kernel.enter import way_out
 
@@ -45,7 +45,7 @@ def launch(program: Sequence[str], run_dir: Path, interactive: bool, timeout_s: 
     command = [sys.executable, "-P", "-S", "-m", "lab.engines.launch", str(os.getpid()), str(writer)]
     command += ["terminal" if interactive else "batch", *program]
     path = os.pathsep.join([str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with os.fdopen(reader, "rb") as report, _terminal_kept(interactive):
+    with os.fdopen(reader, "rb") as report, _terminal_kept(interactive), signals_put_off() as let_signals_come:
         try:
             launcher = subprocess.Popen(
                 command,
@@ -58,7 +58,7 @@ def launch(program: Sequence[str], run_dir: Path, interactive: bool, timeout_s: 
         finally:
             os.close(writer)
         with interrupted_by_signals():
-            status = _wait(launcher, run_dir, interactive, timeout_s)
+            status = _wait(launcher, run_dir, timeout_s, let_signals_come)
         if said := report.read():
             failure = json.loads(said)
             _explain(str(failure["stage"]), int(failure["errno"]))
@@ -67,8 +67,11 @@ def launch(program: Sequence[str], run_dir: Path, interactive: bool, timeout_s: 
     return status if status >= 0 else 128 - status
 
 
-def _wait(launcher: subprocess.Popen[bytes], run_dir: Path, interactive: bool, timeout_s: float | None) -> int:
+def _wait(
+    launcher: subprocess.Popen[bytes], run_dir: Path, timeout_s: float | None, let_signals_come: Callable[[], None]
+) -> int:
     try:
+        let_signals_come()
         return launcher.wait(timeout_s)
     except subprocess.TimeoutExpired:
         _stop(launcher)
@@ -79,10 +82,16 @@ def _wait(launcher: subprocess.Popen[bytes], run_dir: Path, interactive: bool, t
 
 
 def _stop(launcher: subprocess.Popen[bytes]) -> None:
-    """Ask the run to end; insist when the grace is over or the person is impatient."""
+    """Ask the run to end; insist when the grace is over or the person is impatient.
+
+    Raises only what the person's impatience does: that the grace was needed is not news.
+    """
     try:
         launcher.terminate()
         launcher.wait(GRACE_S + 5)
+    except subprocess.TimeoutExpired:
+        launcher.kill()
+        launcher.wait()
     except BaseException:
         launcher.kill()  # with it goes all it started
         launcher.wait()

@@ -23,7 +23,7 @@ from typing import Final
 
 import lab
 from lab.engines import bundle, guest, uml, verdict
-from lab.engines.signals import interrupted_by_signals
+from lab.engines.signals import interrupted_by_signals, signals_put_off
 from lab.errors import MissingFeature, RunFailed, UsageError
 from lab.kernel.caps import Capabilities, Capability
 
@@ -75,7 +75,7 @@ def _boot(
         raise UsageError(f"cannot write the run folder {run_dir}: {exc.strerror}") from exc
     try:
         command = _command(kernel.path, task, seed, start_time_s, real_time)
-        with (run_dir / verdict.CONSOLE).open("wb") as console:
+        with (run_dir / verdict.CONSOLE).open("wb") as console, signals_put_off() as let_signals_come:
             began = time.monotonic()
             machine = subprocess.Popen(
                 [sys.executable, "-P", "-S", "-m", "lab.engines.tether", str(os.getpid()), *command],
@@ -93,6 +93,7 @@ def _boot(
             )
             try:
                 with interrupted_by_signals():
+                    let_signals_come()
                     machine.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 _end(machine)
