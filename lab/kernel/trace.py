@@ -121,12 +121,33 @@ class _Monitor:
             await asyncio.sleep(0.002)
 
     def _listens(self) -> bool:
+        return bool(self._unread())
+
+    def _unread(self) -> list[int]:
+        """Of its sockets that hear traces: the bytes that it has not taken yet."""
         assert self._process is not None
+        found = []
         with suppress(OSError):
             for line in Path(f"/proc/{self._process.pid}/net/netlink").read_text().splitlines()[1:]:
                 words = line.split()
                 if int(words[1]) == _NETLINK_NETFILTER and int(words[3], 16) & _TRACE_GROUP:
-                    return True
+                    found.append(int(words[4]))
+        return found
+
+    def has_said_all(self) -> bool:
+        """Whether it waits for more, or has ended.
+
+        The kernel queues a trace while the packet passes.  Who has taken it sleeps again only when it is written down.
+        """
+        assert self._process is not None
+        if self._process.returncode is not None:
+            return True
+        return not any(self._unread()) and self._sleeps()
+
+    def _sleeps(self) -> bool:
+        assert self._process is not None
+        with suppress(OSError):
+            return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
         return False
 
     def text(self) -> str:
@@ -182,7 +203,9 @@ class Watch:
         passed = {seen.node for seen in self.sightings if self._is_wanted(seen.packet)}
         deadline = time.monotonic() + _WITHIN_S
         for monitor in self._monitors:
-            while monitor.ns.name in passed and not monitor.text() and time.monotonic() < deadline:  # noqa: ASYNC110
+            while time.monotonic() < deadline:  # noqa: ASYNC110
+                if monitor.has_said_all() and (monitor.ns.name not in passed or monitor.text()):
+                    break
                 await asyncio.sleep(0.01)  # another process writes a file
 
     async def __aexit__(
