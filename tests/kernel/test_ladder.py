@@ -19,7 +19,8 @@ def test_a_set_up_behind_a_nat_is_told_from_end_to_end(tmp_path: Path) -> None:
     assert [column.name for column in found.columns] == ["laptop", "nat", "internet", "broker", "server"]
     signalling = [message for message in found.messages if message.kind == "signalling"]
     words = [message.label.split(" ", 1)[1] for message in signalling]
-    assert words[:2] == ["VERSION=2.0.0", "CAPABILITY v6v4 v6udpv4 ANONYMOUS PLAIN DIGEST-MD5"]
+    different = list(dict.fromkeys(words))  # a client that had no answer in a second, on a slow machine, asks again
+    assert different[:2] == ["VERSION=2.0.0", "CAPABILITY v6v4 v6udpv4 ANONYMOUS PLAIN DIGEST-MD5"]
     assert any(text.startswith("200 Success: info v6udpv4 for 2001:db8:f") for text in words)
     assert not any("secret" in message.detail for message in found.messages)
     outside = done.address("nat", "wan0")
