@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from lab import journal
 
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 TROUBLE: Final = Path(__file__).parent / "topologies" / "trouble.py"
-DEADLINE_S: Final = 40.0
+DEADLINE_S: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,34 @@ def descendants(root: int) -> list[Process]:
     return found
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Return when `condition` holds; fails the test when it does not in time."""
+def wait_for(condition: Callable[[], bool], what: str, seen: Callable[[], object] = lambda: "it was not so") -> None:
+    """Return when `condition` holds; fails the test, with what is `seen` then, when it does not in time."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}: {seen()}"
         time.sleep(0.05)
+
+
+def wait_until_gone(processes: Sequence[Process]) -> None:
+    """Return when none of them is there any more."""
+
+    def left() -> list[Process]:
+        return [process for process in processes if process.alive]
+
+    wait_for(lambda: not left(), "every process to end", left)
+
+
+def address_in(file: Path) -> str:
+    """The address of the Dask scheduler that writes this file, as soon as it is all there."""
+
+    def written() -> str:
+        try:
+            return str(json.loads(file.read_text())["address"])
+        except (FileNotFoundError, ValueError):  # a file that is there need not be complete
+            return ""
+
+    wait_for(lambda: bool(written()), f"a scheduler to write {file.name}", lambda: os.listdir(file.parent))
+    return written()
 
 
 class CommandLine:
@@ -98,7 +121,7 @@ class CommandLine:
     def wait_until_under_way(self) -> None:
         """Wait for the first record of the scenario, and look who is there then."""
         file = self.folder / journal.FILE
-        wait_for(lambda: file.exists() and b'"record"' in file.read_bytes(), "the first record")
+        wait_for(lambda: file.exists() and b'"record"' in file.read_bytes(), "the first record", self._state)
         self.processes = descendants(self.pid)
 
     def find(self, name: str) -> Process:
@@ -116,4 +139,8 @@ class CommandLine:
     def wait_until_nothing_is_left(self) -> None:
         """Wait until none of its processes is there any more."""
         assert len(self.processes) >= 3, self.processes
-        wait_for(lambda: not any(process.alive for process in self.processes), "every process to end")
+        wait_until_gone(self.processes)
+
+    def _state(self) -> str:
+        files = sorted(os.listdir(self.folder)) if self.folder.exists() else "no run folder"
+        return f"exit status {self._popen.poll()}, {files}"

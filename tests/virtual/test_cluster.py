@@ -14,9 +14,9 @@ import pytest
 
 from lab.errors import RunFailed
 from lab.sweep import sweep
-from tests.virtual.machines import CHECKOUT, wait_for
+from tests.virtual.machines import CHECKOUT, address_in
 
-pytestmark = [pytest.mark.virtual, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(600)]
 
 
 @contextmanager
@@ -42,8 +42,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     file = tmp_path / "scheduler.json"
     words = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
     with dask(tmp_path, *words, lab=False):
-        wait_for(file.exists, "the scheduler is up")
-        yield file, str(pd.read_json(file, typ="series")["address"])
+        yield file, address_in(file)
 
 
 WORKER = ("--no-nanny", "--nthreads", "1")
