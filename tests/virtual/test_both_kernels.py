@@ -19,7 +19,7 @@ from lab.topology import catalog
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
 ]
 
 NAMES: Final = [info.name for info in catalog.list_topologies()]
@@ -58,7 +58,7 @@ def runs(
                 seed=1,
                 out=base / f"{name}-{kernel}",
                 parameters=parameters(name, kernel, caps),
-                wall_timeout_s=150,
+                wall_timeout_s=400,
             )
             for name in names
             for kernel in there

@@ -15,7 +15,7 @@ from lab.errors import RunFailed, UsageError
 from lab.run import Run, run
 from tests.virtual.machines import TROUBLE, CommandLine, wait_for
 
-pytestmark = [pytest.mark.virtual, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(300)]
 
 
 def trouble(how: str, folder: Path, **options: Any) -> Run:
@@ -60,13 +60,13 @@ def test_a_scenario_has_a_timeout_in_the_time_of_the_lab(how: str, tmp_path: Pat
     assert what_is_kept(tmp_path / "run")["trials"][0]["scenario_s"] >= 5000
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 def test_a_scenario_that_lets_no_time_pass_is_ended_by_the_clock_on_the_wall(tmp_path: Path) -> None:
-    for limit_s in (6, 12, 25, 50, 100):  # to boot takes a second or, on a busy machine, half a minute
+    for limit_s in (6, 12, 25, 50, 100, 200):  # to boot takes a second or, on a busy machine, half a minute
         folder = tmp_path / f"within-{limit_s}"
         with pytest.raises(RunFailed, match=f"did not end within {limit_s} s of wall time"):
             trouble("spin", folder, wall_timeout_s=limit_s)
-        if json.loads((folder / "run.json").read_text())["trials"]:
+        if any(trial["records"] for trial in json.loads((folder / "run.json").read_text())["trials"]):
             break
     assert what_is_kept(folder)["status"] == "error"
 

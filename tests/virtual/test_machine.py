@@ -16,7 +16,7 @@ from lab.results import ExplainRecord
 from lab.run import run
 from lab.wire import read_pcap
 
-pytestmark = [pytest.mark.virtual, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(300)]
 
 TOPOLOGIES: Final = Path(__file__).parent / "topologies"
 LOCKED_IN: Final = TOPOLOGIES / "locked_in.py"

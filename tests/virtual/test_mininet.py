@@ -11,7 +11,7 @@ import pytest
 from lab.engines.choice import VirtualEngine
 from lab.run import run
 
-pytestmark = [pytest.mark.virtual, pytest.mark.needs("mininet"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.virtual, pytest.mark.needs("mininet"), pytest.mark.timeout(400)]
 
 IMPAIRED: Final = '''"""Every impairment, alone or with others.
 

@@ -9,7 +9,7 @@ import pytest
 
 from lab.run import Run, run
 
-pytestmark = [pytest.mark.virtual, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(400)]
 
 
 def day(folder: Path, **parameters: Any) -> Run:

@@ -24,7 +24,7 @@ from lab import wire
 from lab.replay import first_difference, replay
 from lab.run import Run, run
 
-pytestmark = [pytest.mark.virtual, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(900)]
 
 ROUGH: Final = Path(__file__).parent / "topologies" / "rough.py"
 CHECKOUT: Final = Path(__file__).parent.parent.parent
