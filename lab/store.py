@@ -36,16 +36,7 @@ class Store:
         self.parts = path.with_name(path.name + ".parts")
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name a file that holds the table")
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.parts / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as exc:
-            raise UsageError(f"cannot write {self.parts}: {exc.strerror}") from exc
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise UsageError(f"another process is filling {path}") from None
+        self._lock = self._claim()
         self._whole: pa.Table | None = None
         try:
             if path.exists():
@@ -53,6 +44,30 @@ class Store:
         except UsageError:
             self.close()
             raise
+
+    def _claim(self) -> int:
+        """The lock of the parts folder, ours; made anew when whoever had it took it away in this moment."""
+        file = self.parts / "lock"
+        while True:
+            try:
+                self.parts.mkdir(parents=True, exist_ok=True)
+                lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                if self.parts.parent.is_dir():  # the folder went between the two calls
+                    continue
+                raise UsageError(f"cannot write {self.parts}: {self.parts.parent} is gone") from None
+            except OSError as exc:
+                raise UsageError(f"cannot write {self.parts}: {exc.strerror}") from exc
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), file.stat()):
+                    return lock
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                os.close(lock)
+                raise UsageError(f"another process is filling {self.path}") from None
+            os.close(lock)
 
     def scratch(self) -> Path:
         """An empty folder for run folders; it goes with the store, and after a kill with the next one."""
@@ -111,7 +126,9 @@ class Store:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         _write(self.path, sink.getvalue())
-        shutil.rmtree(self.parts)
+        for file in self.parts.iterdir():  # the lock goes last, when it is given up
+            if file.is_file() and file.name != "lock":
+                file.unlink()
         self._whole = table
 
     def close(self) -> None:
@@ -119,7 +136,7 @@ class Store:
         if self._lock >= 0:
             shutil.rmtree(self.parts / _SCRATCH, ignore_errors=True)
             if self.parts.exists() and {file.name for file in self.parts.iterdir()} <= {"lock"}:
-                shutil.rmtree(self.parts)
+                shutil.rmtree(self.parts, ignore_errors=True)  # another process may be putting its lock there
             os.close(self._lock)
             self._lock = -1
 

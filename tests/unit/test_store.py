@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,34 @@ def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
     with pytest.raises(UsageError, match="something else than a sweep"):
         _ = store.facts
     store.close()
+
+
+def test_a_table_whose_parts_went_while_it_was_being_opened_is_held_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = filled(path, "a", "b", "c")
+    first.finish(FACTS, ["a", "b", "c"])
+    lock = fcntl.flock
+
+    def lock_late(fd: int, how: int) -> None:
+        first.close()  # takes away the file of which `fd` is
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    second = Store(path)
+    monkeypatch.undo()
+    second.begin(FACTS)
+    with pytest.raises(UsageError, match="another process is filling"):
+        Store(path)
+    second.close()
+
+
+def test_the_parts_of_a_finished_table_stay_with_who_finished_it(path: Path) -> None:
+    first = filled(path, "a", "b", "c")
+    first.finish(FACTS, ["a", "b", "c"])
+    with pytest.raises(UsageError, match="another process is filling"):
+        Store(path)
+    first.close()
+    second = filled(path)
+    assert second.cells() == {"a", "b", "c"}
+    second.close()
