@@ -21,7 +21,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from lab.kernel import libc
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     if os.getppid() != parent:
         return 1
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end)
     cpu, _claim = _claim_cpu()  # ours for as long as the socket is open
     me = os.getpid()
     child = os.fork()
@@ -61,6 +61,12 @@ def main(argv: Sequence[str]) -> int:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code if code >= 0 else 128 - code
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """End the wait, once: who asks again waits for the end of the program too."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _claim_cpu() -> tuple[int, socket.socket | None]:
