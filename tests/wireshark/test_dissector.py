@@ -12,10 +12,10 @@ import pytest
 from tests.unit.ladders import INNER, Recorder, filtered, home, setup, signalling
 from tests.unit.test_ladder import OUTSIDE, THERE, behind_a_nat
 
-pytestmark = pytest.mark.needs("program tshark")
+pytestmark = [pytest.mark.needs("program tshark"), pytest.mark.timeout(240)]
 
 SCRIPT: Final = Path(__file__).parent.parent.parent / "extras" / "wireshark" / "tsp.lua"
-RUN_TIMEOUT_S: Final = 55
+RUN_TIMEOUT_S: Final = 100
 
 
 def tshark(capture: Path, *options: str) -> str:
@@ -111,7 +111,9 @@ def test_a_run_over_tcp_and_one_over_udp_read_the_same(tmp_path: Path) -> None:
     for name, first in (("home_nat", "udp"), ("tcp_setup", "tcp")):
         done = run(name, on="host", seed=1, parameters={"delay_ms": 0}, out=tmp_path / name)
         assert done.status == "ok", done.message
-        rows = fields(done.capture("laptop", "eth0"), f"tsp6 && {first}", "tsp6.command", "tsp6.status")
+        # What is said again, to a machine that was slow to answer, is said once.
+        shown = f"tsp6 && {first} && !tsp6.again"
+        rows = fields(done.capture("laptop", "eth0"), shown, "tsp6.command", "tsp6.status")
         said = [command for command, _ in rows if command and command != "(empty)"]
         assert said[: len(commands)] == commands
         assert [status for _, status in rows if status][:2] == ["200", "200"]
