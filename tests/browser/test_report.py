@@ -17,7 +17,7 @@ from lab.run import Run
 from tests.unit.test_ladder import behind_a_nat
 from tests.unit.test_tables import MOVE
 
-pytestmark = pytest.mark.needs("program chromium")
+pytestmark = [pytest.mark.needs("program chromium"), pytest.mark.timeout(200)]
 
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
@@ -72,7 +72,7 @@ def look(tmp_path: Path, width: int, *more: str) -> dict[str, Any]:
     assert chromium is not None
     command = [chromium, *OPTIONS, *more, f"--user-data-dir={tmp_path}/profile", "--window-size=1300,800"]
     done = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=50, check=False
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=180, check=False
     )
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert said == []

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 NOTEBOOKS: Final = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
-CELL_S: Final = 150
+CELL_S: Final = 300
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
@@ -29,7 +29,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 @pytest.mark.notebook
 @pytest.mark.virtual
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @every_notebook
 def test_a_notebook_runs_and_its_claims_hold(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "TMPDIR"):
@@ -37,7 +37,11 @@ def test_a_notebook_runs_and_its_claims_hold(path: Path, tmp_path: Path, monkeyp
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
     client = NotebookClient(
-        read(path), timeout=CELL_S, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        read(path),
+        timeout=CELL_S,
+        startup_timeout=CELL_S,
+        kernel_name="python3",
+        resources={"metadata": {"path": tmp_path}},
     )
     client.execute()  # raises CellExecutionError, with the traceback, for the first cell that does
 
