@@ -19,7 +19,7 @@ from lab.results import SetupRecord
 from lab.run import Run, run
 from lab.wire import read_pcap
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.timeout(300)]
 
 DISTANCES: Final = Path(__file__).parent / "topologies" / "distances.py"
 RTTS_MS: Final = (0, 10, 50, 200, 600)
