@@ -124,7 +124,7 @@ def test_the_runs_had_something_to_differ_in(first: Run) -> None:
     assert impaired["nat -> internet"]["loss_pct"] > 0
     assert [setup.type for setup in first.tunnels("laptop")] == ["v6udpv4", "v6v4"]
     inside, outside = (first.wire("nat", iface) for iface in ("lan0", "wan0"))
-    # Some 220 packets go out: that none of them is lost, at 5 %, has odds of 1 in 80,000.
+    # Some 300 packets go out: that none of them is lost, at 5 %, has odds of 1 in 5 million.
     assert inside.total() - inside["arp"] != outside.total() - outside["arp"], "nothing was lost"
 
 

@@ -30,7 +30,7 @@ async def scenario(net: Lab) -> None:
             connect_timeout_s=63,
         )
         await laptop.ping("server", count=5, timeout_s=1)
-        await laptop.transfer("server", size=100_000)
+        await laptop.transfer("server", size=150_000)
 
 
 def check(run: Run) -> None:
