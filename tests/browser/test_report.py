@@ -25,6 +25,8 @@ OPTIONS = (
     "--virtual-time-budget=4000"
 ).split()
 
+OWN_PAGE = re.compile(r", source: chrome://\S+ \(\d+\)$")
+
 MEASURE = """
 const frame = document.querySelector("iframe");
 frame.addEventListener("load", () => {
@@ -74,7 +76,8 @@ def look(tmp_path: Path, width: int, *more: str) -> dict[str, Any]:
     done = subprocess.run(
         [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=180, check=False
     )
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    # The browser's own pages, such as that of its address bar, have something to say when the machine is slow.
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line and not OWN_PAGE.search(line)]
     assert said == []
     match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     assert match is not None, done.stderr[-2000:]
