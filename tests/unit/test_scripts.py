@@ -17,6 +17,8 @@ import pytest
 CHECKOUT: Final = Path(__file__).parent.parent.parent
 TOOLS: Final = "bash cat chmod env flock grep ln mkdir mktemp mv readlink rm sed sha256sum tail touch true".split()
 
+PATIENCE_S: Final = 60
+
 SUDO: Final = "" if os.geteuid() == 0 else "sudo "
 """How a command that needs root begins: a machine where one is root may have no sudo."""
 
@@ -311,6 +313,7 @@ def test_help_of_the_test_script_needs_no_set_up(checkout: Path, tmp_path: Path)
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_pytest_and_its_scratch_folder_end_with_the_test_script(
     checkout: Path, tmp_path: Path, how: signal.Signals
@@ -331,18 +334,18 @@ def test_pytest_and_its_scratch_folder_end_with_the_test_script(
         stderr=subprocess.DEVNULL,
     )
     with alive.open("rb", buffering=0) as pipe:  # waits for the other end
-        until(lambda: any(scratch.glob("*/written")))
+        until(lambda: any(scratch.glob("*/written")), "what stands for pytest to write", scratch)
         script.send_signal(how)
-        assert script.wait(20) == -how
-        ready, _, _ = select.select([pipe], [], [], 20)
+        assert script.wait(PATIENCE_S) == -how
+        ready, _, _ = select.select([pipe], [], [], PATIENCE_S)
         assert ready, "what stands for pytest goes on"
         assert pipe.read(1) == b""
-    until(lambda: not any(scratch.iterdir()))
+    until(lambda: not any(scratch.iterdir()), "the scratch folder to go", scratch)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most 20 seconds."""
-    deadline = time.monotonic() + 20
+def until(condition: Callable[[], bool], what: str, folder: Path) -> None:
+    """Wait for a condition; a failure tells what is in the folder."""
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what}: {sorted(folder.rglob('*'))}"
         time.sleep(0.01)
