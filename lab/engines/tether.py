@@ -14,10 +14,10 @@ took up to four times as long.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +25,7 @@ from typing import Final, NoReturn
 
 from lab.kernel import libc
 
+_CPUS: Final = "/sys/devices/system/cpu"
 _PROCESSOR: Final = 36
 """Of the fields of /proc/PID/stat that follow the name: the CPU (proc_pid_stat(5))."""
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     if os.getppid() != parent:
         return 1
     signal.signal(signal.SIGTERM, _end)
-    cpu, _claim = _claim_cpu()  # ours for as long as the socket is open
+    cpu, _claim = _claim_cpu()  # ours for as long as the descriptor is open
     me = os.getpid()
     child = os.fork()
     if child == 0:
@@ -69,20 +70,23 @@ def _end(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _claim_cpu() -> tuple[int, socket.socket | None]:
+def _claim_cpu() -> tuple[int, int | None]:
     """A CPU of those this process may use on which no other tether runs a program, and the claim to it.
 
-    A claim is a name in the abstract namespace of sockets: no file, and gone with the process.  It holds in one network
-    namespace.  With more programs than CPUs it is the CPU where this process is, without a claim.
+    A claim is a lock on the CPU's folder in /sys: a descriptor, known in all namespaces, and gone with the process.
+    With more programs than CPUs, or without that folder, it is the CPU where this process is, without a claim.
     """
     with open("/proc/self/stat") as stat:
         here = int(stat.read().rpartition(")")[2].split()[_PROCESSOR])
     for cpu in sorted(os.sched_getaffinity(0), key=lambda cpu: cpu != here):
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            claim.bind(f"\0lab3653/cpu/{cpu}")
+            claim = os.open(f"{_CPUS}/cpu{cpu}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            claim.close()
+            continue
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(claim)
             continue
         return cpu, claim
     return here, None
