@@ -255,8 +255,9 @@ def _carry_out(
         except BaseException:
             try:
                 # as_completed() gives cells that are done in any order: those not given yet are still to be kept.
+                kept = store.cells()
                 for future, job in futures.items():
-                    if not future.cancel() and _went_well(future) and job.key not in store.cells():
+                    if not future.cancel() and _went_well(future) and job.key not in kept:
                         store.add(job.key, future.result())
             finally:
                 stop()
