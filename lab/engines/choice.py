@@ -135,17 +135,21 @@ def choose(
         require(plan, probe(), "this kernel")
         stock_mininet.require()
         return mininet.MininetEngine()
-    if on == "virtual" or only_virtual:
-        require(plan, in_virtual.capabilities(), "the virtual kernel")
-        return in_virtual
-    if on == "auto" and scenario_s > LONG_S:
-        if uml.find() is None:
+    too_long = on == "auto" and not only_virtual and scenario_s > LONG_S
+    if on == "virtual" or only_virtual or too_long:
+        hours = f"the scenario may take {scenario_s / 3600:.0f} hours"
+        try:
+            uml.require()
+            able = in_virtual.capabilities()
+        except MissingFeature as lacking:
+            if not too_long:
+                raise
             raise MissingFeature(
-                f"a built virtual kernel, and the scenario may take {scenario_s / 3600:.0f} hours in real time",
-                instead=f"{uml.WAY_OUT}, or wait: --on host",
-            )
-        say(f"the virtual kernel is used, because the scenario may take {scenario_s / 3600:.0f} hours")
-        require(plan, in_virtual.capabilities(), "the virtual kernel")
+                f"{lacking.feature}, and {hours} in real time", instead=f"{lacking.instead}, or wait: --on host"
+            ) from None
+        if too_long:
+            say(f"the virtual kernel is used, because {hours}")
+        require(plan, able, "the virtual kernel")
         return in_virtual
     try:
         require(plan, probe(), "this kernel")

@@ -203,7 +203,7 @@ class Watch:
         passed = {seen.node for seen in self.sightings if self._is_wanted(seen.packet)}
         deadline = time.monotonic() + _WITHIN_S
         for monitor in self._monitors:
-            while time.monotonic() < deadline:  # noqa: ASYNC110
+            while time.monotonic() < deadline:
                 if monitor.has_said_all() and (monitor.ns.name not in passed or monitor.text()):
                     break
                 await asyncio.sleep(0.01)  # another process writes a file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import pytest
@@ -66,3 +67,10 @@ def test_a_scenario_of_hours_is_not_begun_in_real_time_unasked(monkeypatch: pyte
     monkeypatch.setattr(uml, "find", lambda: None)
     with pytest.raises(MissingFeature, match=r"the scenario may take 26 hours.*lab kernel build.*--on host"):
         choose("auto", Plan("x", (), ()), seed=1, scenario_s=26 * 3600)
+
+
+def test_nobody_is_told_to_build_a_virtual_kernel_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(MissingFeature, match=r"may take 26 hours.*this is aarch64.*--on host") as caught:
+        choose("auto", Plan("x", (), ()), seed=1, scenario_s=26 * 3600)
+    assert "kernel build" not in str(caught.value)
