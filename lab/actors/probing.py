@@ -77,12 +77,13 @@ def _delays_s(steps: Sequence[object]) -> float:
 
 
 def _box(node: NodePlan) -> Box:
-    addresses = [address for i in node.interfaces for address in (i.ipv4, i.ipv6) if address]
+    plugged = [interface for interface in node.interfaces if interface.plugged]
+    addresses = [address for i in plugged for address in (i.ipv4, i.ipv6) if address]
     options = node.options
     return Box(
         name=node.name,
         kind=node.kind,
-        peers={interface.name: interface.peer for interface in node.interfaces},
+        peers={interface.name: interface.peer for interface in plugged},
         addresses=tuple(dict.fromkeys([*(a.split("/")[0] for a in addresses), *options.get("addresses", ())])),
         networks=tuple(str(ip_interface(address).network) for address in addresses),
         policy=str(options.get("policy", "")) if node.kind == "firewall" else "",

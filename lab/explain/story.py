@@ -165,7 +165,7 @@ class _Join:
         last = hops[-1]
         if last.fate.goes_on:
             fate, by = Fate.LOST, ""
-            verdict = f"lost on the wire: it left {last.node} by {last.iface_out} and did not arrive at the other end"
+            verdict = f"lost on the wire: it left {last.node} by {last.iface_out} and {self._at_the_other_end(last)}"
         else:
             fate, by = last.fate, last.by
             verdict = f"{fate.value} at {last.node}{last.happened.removeprefix(fate.value)}"
@@ -181,6 +181,13 @@ class _Join:
             hops=hops,
             answers=tuple(self.answers),
         )
+
+    def _at_the_other_end(self, last: Hop) -> str:
+        """Why it got no further than a link."""
+        far = self.boxes[self.boxes[last.node].peers[last.iface_out]]
+        if far.kind != "switch" and last.node not in far.peers.values():
+            return f"{far.name} is not plugged in there"
+        return "did not arrive at the other end"
 
     def _heard(self, fate: Fate) -> str:
         """What the sender got to know."""
@@ -281,13 +288,16 @@ class _Join:
         if marking is not None:
             return Fate.REJECTED, f" by {say_rule(marking)}, and refused by routing{self._silence(box)}", marking.name
         if came is None:
+            if not self.evidence.send_error and self._is_nobody_near(box, self.probe.header):
+                return _nobody_near(self.probe.header)
             why = self.evidence.send_error or "it is not known why"
             return Fate.LOST, f": its own kernel did not send it ({why})", ""
         error = next((seen.header for seen in self.said if self._is_error_of(box, seen)), None)
         carried = came.header.protocol != self.probe.header.protocol
         refused = error is not None and carried and is_refusal(error)
         if str(came.header.dst) in box.addresses and not refused:
-            elsewhere = "" if box.name == self.probe.receiver else f", and not at {self.probe.receiver}"
+            asked = self.probe.receiver
+            elsewhere = "" if asked in (box.name, str(came.header.dst)) else f", and not at {asked}"
             return Fate.DELIVERED, elsewhere, accepted_by(steps)
         if error is not None:
             by, why = say_refusal(error)
@@ -341,13 +351,14 @@ class _Join:
                     f"belongs to {flow.original.src} ({flow.original}); no rule counts this"
                 )
                 return Fate.LOST, text, "connection tracking"
-        near = any(to.dst in ip_network(network) for network in box.networks)
-        if near and all(str(to.dst) not in other.addresses for other in self.boxes.values()):
-            why = (
-                f": {to.dst} would be on a link of it, but nobody there has that address; nothing is said of it at once"
-            )
-            return Fate.LOST, why, "neighbour"
+        if self._is_nobody_near(box, to):
+            return _nobody_near(to)
         return Fate.LOST, ": it came in and did not go out; no rule dropped it and nobody answered", ""
+
+    def _is_nobody_near(self, box: Box, to: Header) -> bool:
+        """Whether a packet is for an address on one of the box's links that nobody has."""
+        near = any(to.dst in ip_network(network) for network in box.networks)
+        return near and all(str(to.dst) not in other.addresses for other in self.boxes.values())
 
     def _flow(self, node: str, came: _Seen | None, left: _Seen | None) -> str:
         for seen in (came, left):
@@ -375,6 +386,11 @@ class _Join:
         return [
             Answer(node, text, (self.probe.sender, text) in came) for node, text in left if (node, text) not in came
         ]
+
+
+def _nobody_near(to: Header) -> _Told:
+    why = f": {to.dst} would be on a link of it, but nobody there has that address; nothing is said of it at once"
+    return Fate.LOST, why, "neighbour"
 
 
 def _is_of(flow: Flow, header: Header) -> bool:

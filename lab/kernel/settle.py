@@ -17,7 +17,7 @@ from lab.errors import KernelRefused
 from lab.kernel.namespace import Namespace
 from lab.kernel.netlink import OPERSTATE_UP
 
-_PATIENCE_S: Final = 15.0
+PATIENCE_S: Final = 15.0
 """Without any progress: while the kernel removes hundreds of namespaces, of a network before, all else waits."""
 _PAUSE_S: Final = 0.0005
 _LONGEST_PAUSE_S: Final = 0.020
@@ -51,16 +51,16 @@ def _wait(
     action: Callable[[_T], str],
     detail: str,
 ) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     pause_s = _PAUSE_S
     while things:
         left = {ns: rest for ns, these in things.items() if (rest := waiting(ns, these))}
         if left:
             if _count(left) < _count(things):
-                deadline = time.monotonic() + _PATIENCE_S
+                deadline = time.monotonic() + PATIENCE_S
             elif time.monotonic() > deadline:
                 ns, rest = next(iter(left.items()))
-                raise KernelRefused(ns.name, action(rest[0]), 0, f"{detail} after {_PATIENCE_S:g} s")
+                raise KernelRefused(ns.name, action(rest[0]), 0, f"{detail} after {PATIENCE_S:g} s")
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
         things = left

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, UsageError
 from lab.results import MoveRecord
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from lab.scenario.node import LabNode
 
 log = logging.getLogger("lab.scenario")
-
-_PLUGGED_AFTER_S: Final = 5.0
-"""When a link that was plugged in has to carry packets at the latest."""
 
 
 class PlacedNode:
@@ -131,6 +128,7 @@ class PlacedNode:
         told: a tunnel stays as it was, until its keepalives or `connect_tunnel` end it.
         """
         from lab.kernel import plug
+        from lab.kernel.settle import PATIENCE_S
 
         name = place if isinstance(place, str) else place.name
         there = next((i for i in self._movable() if i.peer == name), None)
@@ -147,9 +145,11 @@ class PlacedNode:
         }
         plug.plug(self.namespace, there.name, str(there.ipv4), there.gateway, known)
         self._place = there
+        self.lab.plan = self.lab.plan.moved(self.name, name)
+        latest = self.lab.now() + PATIENCE_S
         while not plug.carries(self.namespace, there.name):
-            if self.lab.now() > at + _PLUGGED_AFTER_S:
-                raise LabError(f"the link from {self.name} to {name} carries no packets {_PLUGGED_AFTER_S:g} s later")
+            if self.lab.now() > latest:
+                raise LabError(f"the link from {self.name} to {name} carries no packets {PATIENCE_S:g} s later")
             await asyncio.sleep(0.001)
         self.log.info("is at %s now, with %s", name, self.ipv4)
         return self.lab.record(MoveRecord(self.name, at, place=name, iface=there.name, address=self.ipv4))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from lab.ladder.model import ladder
-from lab.results import CommandRecord, TransferRecord
+from lab.results import CommandRecord, ExplainRecord, TransferRecord
 from lab.run import Run, run
 from lab.topology import catalog
 
@@ -106,6 +107,31 @@ def test_a_client_that_watches_its_address_is_back_as_the_lesson_says(parameters
     first = done.tables.lifetimes.iloc[0]
     assert first["ended"]
     assert first["alive_s"] <= own["until_s"].iloc[0] - first["from_s"]
+
+
+def test_a_packet_is_followed_to_where_the_client_is_and_not_to_where_it_was(tmp_path: Path) -> None:
+    done = roam(
+        tmp_path,
+        "at_home = laptop.ipv4",
+        'await laptop.move_to("street")',
+        'await net["home"].explain(at_home, icmp=True)',
+        "here = laptop.ipv4",
+        'await net["broker"].explain(here, icmp=True)',
+        'await net["street"].ping("laptop", count=1)',
+        'await laptop.move_to("home")',
+        'await net["street"].explain(here, icmp=True)',
+        'await net["broker"].explain(here, icmp=True)',
+    )
+    assert done.status == "ok", done.message
+    left, there, late, gone = (record for record in done.records if isinstance(record, ExplainRecord))
+    assert (left.fate, left.ended_at, left.by) == ("lost", "home", "neighbour")
+    assert (late.fate, late.ended_at) == ("lost", "street")
+    # The kernel forgets who was there when it notices that the cable is out; until then it goes on sending.
+    assert re.search("laptop is not plugged in there|nobody there has that address", late.verdict)
+    assert (there.fate, there.ended_at) == ("delivered", "laptop")
+    assert there.verdict == "delivered at laptop. broker was told: an echo reply, by laptop."
+    assert (gone.fate, gone.ended_at) == ("lost", "street")
+    assert "nobody there has that address" in gone.verdict
 
 
 def test_a_connection_that_the_kernel_gives_up_is_told_as_that(tmp_path: Path) -> None:
