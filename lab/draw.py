@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.errors import UsageError
 from lab.layout import (
     FAN,
     GAP,
@@ -28,6 +27,7 @@ from lab.layout import (
     room,
     shoulder,
 )
+from lab.pictures import SCREEN, check_picture
 from lab.topology.network import Network
 from lab.topology.plan import Plan
 from lab.topology.planner import make_plan
@@ -46,9 +46,7 @@ def draw(topology: Plan | Network, path: str | Path, *, title: str = "") -> Path
 
     In an SVG text is text, and each node is a group with the id `node-NAME`.  UsageError for another suffix.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise UsageError(f"{path}: a drawing is a .png or an .svg file")
+    path = check_picture(path, SCREEN)
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lab", "font.family": "DejaVu Sans"}):

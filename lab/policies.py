@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.errors import LabError, UsageError
 from lab.generators.mechanisms import MECHANISMS
+from lab.pictures import PAPER, check_picture
 from lab.results import CrossingRecord
 from lab.rules.catalogue import FILTERS
 from lab.rules.firewall import firewall_ruleset, parse_policy
+from lab.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,8 +77,8 @@ def measure(
         if progress is not None:
             progress(text.partition(", recorded in")[0])  # in a folder that is gone when this returns
 
-    with tempfile.TemporaryDirectory(prefix="lab-policies-") as folder:
-        done = run(LESSON, on=on, seed=seed, out=Path(folder) / "run", capture=False, progress=say)
+    with scratch_folder("policies") as folder:
+        done = run(LESSON, on=on, seed=seed, out=folder / "run", capture=False, progress=say)
         if done.status != "ok":
             raise LabError(done.message)
         return done.crossings("firewall")
@@ -108,13 +109,7 @@ def _state(mechanism: str, drop: CrossingRecord, reject: CrossingRecord) -> int:
 
 def check_plot(path: Path) -> None:
     """Raise UsageError when no picture could be written to `path`, before anything is measured for it."""
-    from matplotlib.figure import Figure
-
-    known = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lower().removeprefix(".") not in known:
-        raise UsageError(f"cannot draw {path}: give a name that ends in .png, .svg or .pdf")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
+    check_picture(path, PAPER)
 
 
 def plot(crossings: Sequence[CrossingRecord], path: Path | None = None) -> Figure:

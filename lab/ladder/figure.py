@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from lab.errors import UsageError
 from lab.ladder.model import Ladder
 from lab.ladder.page import SIZES, Box, Cross, Line, Text, lay_out
+from lab.pictures import PAPER, check_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES: Final = (".png", ".svg", ".pdf")
 _INK: Final = "#1f2937"
 _QUIET: Final = "#5b6472"
 _BAD: Final = "#b3261e"
@@ -33,9 +33,7 @@ _MOST_PIXELS: Final = 16_000
 
 def draw(ladder: Ladder, path: str | Path, *, dpi: float = 160) -> Path:
     """Draw a ladder into `path` (.png, .svg or .pdf); the path.  UsageError for another suffix."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: a ladder is drawn into a .png, .svg or .pdf file")
+    path = check_picture(path, PAPER)
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lab", "font.family": "DejaVu Sans"}):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lab.errors import UsageError
 from lab.ladder import figure, svg
 from lab.ladder.model import Ladder, ladder
+from lab.pictures import PAPER, check_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,9 +38,7 @@ class Picture:
 
     def save(self, path: str | Path) -> Path:
         """Draw it into a file: .svg (to be pointed at), .png or .pdf; the path.  Raises UsageError."""
-        path = Path(path)
-        if path.suffix.lower() not in figure.SUFFIXES:
-            raise UsageError(f"{path}: a ladder is drawn into a .png, .svg or .pdf file")
+        path = check_picture(path, PAPER)
         if path.suffix.lower() != ".svg":
             return figure.draw(self.ladder, path)
         try:

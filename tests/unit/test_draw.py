@@ -153,7 +153,7 @@ def test_a_drawing_is_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\.png or an \.svg"):
+    with pytest.raises(UsageError, match=r"\.png or \.svg"):
         draw(ALL["direct"](), tmp_path / "direct.pdf")
 
 
