@@ -323,16 +323,13 @@ def run(
     """
     from lab.engines.choice import choose
     from lab.kernel.programs import require_programs
-    from lab.topology import catalog
-    from lab.topology.planner import make_plan
+    from lab.planned import planned
 
     say = progress or (lambda text: None)
     if trials < 1:
         raise UsageError(f"trials must be at least 1, not {trials}")
-    topology = catalog.load(name)
+    topology, values, plan = planned(name, parameters or {})
     require_programs(topology.programs)
-    values = catalog.bind_parameters(topology, dict(parameters or {}))
-    plan = make_plan(catalog.build_network(topology, values))
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     timeout_s = topology.timeout_s if timeout_s is None else timeout_s
     if isinstance(on, str):
@@ -419,12 +416,9 @@ def shell(name: str, node: str | None, parameters: Mapping[str, Any], argv: Sequ
     from lab.engines import host
     from lab.engines.choice import require
     from lab.kernel.caps import probe
-    from lab.topology import catalog
-    from lab.topology.planner import make_plan
+    from lab.planned import planned
 
-    topology = catalog.load(name)
-    values = catalog.bind_parameters(topology, dict(parameters))
-    plan = make_plan(catalog.build_network(topology, values))
+    topology, values, plan = planned(name, parameters)
     names = [n.name for n in plan.nodes]
     if node is None:
         node = next((n.name for n in plan.nodes if n.kind == "client"), names[0])

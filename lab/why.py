@@ -50,17 +50,14 @@ def explain(
     import json
 
     from lab.engines.choice import choose
-    from lab.topology import catalog
-    from lab.topology.planner import make_plan
+    from lab.planned import planned
 
     try:
         kind = Kind(udp=udp, tcp=tcp, proto=proto, icmp=icmp, mechanism=mechanism, size=size, ttl=ttl)
         policy = check_policy(policy) if policy is not None else None
     except ValueError as exc:
         raise UsageError(str(exc)) from None
-    topology = catalog.load(name)
-    values = catalog.bind_parameters(topology, dict(parameters or {}))
-    plan = make_plan(catalog.build_network(topology, values))
+    _, values, plan = planned(name, parameters or {})
     names = [node.name for node in plan.nodes if node.kind != "switch"]
     for node in (sender, *after):
         if node not in names:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.actors.neterrors import IP_RECVERR, take_icmp_errors
-from lab.generators.mechanisms import PROTOCOL_41
+from lab.encap import PROTOCOL_41
 
 if TYPE_CHECKING:
     from lab.kernel.namespace import Namespace

@@ -10,6 +10,7 @@ import typer
 
 from lab.cli.common import EXIT_DONE, EXIT_MISSING, Json, Name, Set, print_json, print_table, say, settings_of, verb
 from lab.errors import UsageError
+from lab.pictures import SCREEN, check_picture
 
 if TYPE_CHECKING:
     from lab.topology.plan import Plan
@@ -92,15 +93,12 @@ def show(
     as_json: Json = False,
 ) -> int:
     """Show a topology: lesson, nodes, addresses, a drawing."""
-    from lab.topology import catalog
-    from lab.topology.planner import make_plan
+    from lab.planned import planned
 
-    topology = catalog.load(name)
-    values = catalog.bind_parameters(topology, settings_of(settings))
-    plan = make_plan(catalog.build_network(topology, values))
     if out is not None:
-        if out.suffix not in (".svg", ".png"):
-            raise UsageError(f"{out}: a drawing is an .svg or a .png file")
+        check_picture(out, SCREEN)
+    topology, values, plan = planned(name, settings_of(settings))
+    if out is not None:
         from lab.draw import draw
 
         try:

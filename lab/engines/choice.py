@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from lab.actors.settings import check_brokers
 from lab.engines import host, mininet, uml, virtual
 from lab.errors import MissingFeature, UsageError
 from lab.kernel import stock_mininet
@@ -165,11 +164,7 @@ def choose(
 
 
 def require(plan: Plan, capabilities: Capabilities, which: str = "this kernel") -> None:
-    """Raise MissingFeature, before anything is built, for the first thing the plan needs and the kernel lacks.
-
-    UsageError for what a broker of the plan cannot be.
-    """
-    check_brokers(plan)
+    """Raise MissingFeature, before anything is built, for the first thing the plan needs and the kernel lacks."""
     shapes = [step for step in plan.steps if isinstance(step, Shape)]
     delayed = [shape for shape in shapes if shape.needs_netem]
     needs = ["namespaces", "veth"]

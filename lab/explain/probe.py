@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, Self
 
+from lab.encap import PROTOCOL_41
 from lab.explain.reshape import resized, with_ttl
 from lab.generators import packets
-from lab.generators.mechanisms import MECHANISMS, PROTOCOL_41, Mechanism
+from lab.generators.mechanisms import MECHANISMS, Mechanism
 
 ICMP: Final = 1
 TCP: Final = 6

@@ -6,7 +6,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from lab.generators.mechanisms import PROTOCOL_41
+from lab.encap import PROTOCOL_41
 from lab.generators.packets import internet_checksum, pseudo_header
 
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58

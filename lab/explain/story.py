@@ -140,6 +140,8 @@ class _Join:
         self._read()
         self.steps = {node: self._own_steps(node, parse_trace(text)) for node, text in evidence.traces.items()}
         self.flows = {node: parse_flows(text) for node, text in evidence.flows.items()}
+        self.made: list[_Seen] = []
+        """The answers where they were made; a node that forwards one did not make it."""
         self.answers = self._answers()
 
     def _read(self) -> None:
@@ -292,7 +294,7 @@ class _Join:
                 return _nobody_near(self.probe.header)
             why = self.evidence.send_error or "it is not known why"
             return Fate.LOST, f": its own kernel did not send it ({why})", ""
-        error = next((seen.header for seen in self.said if self._is_error_of(box, seen)), None)
+        error = next((s.header for s in self.made if s.at.node == box.name and is_icmp_error(s.header)), None)
         carried = came.header.protocol != self.probe.header.protocol
         refused = error is not None and carried and is_refusal(error)
         if str(came.header.dst) in box.addresses and not refused:
@@ -303,11 +305,6 @@ class _Join:
             by, why = say_refusal(error)
             return Fate.REJECTED, why, by
         return self._vanished(box, came)
-
-    def _is_error_of(self, box: Box, seen: _Seen) -> bool:
-        """Whether the box itself made this ICMP error; one that it forwards was made by another."""
-        made = any(answer.node == box.name and answer.text == say_answer(seen.header) for answer in self.answers)
-        return made and seen.at.node == box.name and seen.at.outgoing and is_icmp_error(seen.header)
 
     def _stopped(self, box: Box, came: _Seen | None, step: Step) -> _Told:
         by = step.name or step.rule or f"the policy of {step.chain}"
@@ -373,7 +370,7 @@ class _Join:
     def _answers(self) -> list[Answer]:
         """Who answered the probe, each said once.  Whoever sends what did not come in to him is who says it."""
         came: set[tuple[str, str]] = set()
-        left: dict[tuple[str, str], None] = {}
+        left: dict[tuple[str, str], _Seen] = {}
         for seen in self.said:
             key = (seen.at.node, say_answer(seen.header))
             carrier = seen.header.icmp is None and seen.header.src.version != self.probe.header.src.version
@@ -382,10 +379,10 @@ class _Join:
             if not seen.at.outgoing:
                 came.add(key)
             else:
-                left[key] = None
-        return [
-            Answer(node, text, (self.probe.sender, text) in came) for node, text in left if (node, text) not in came
-        ]
+                left.setdefault(key, seen)
+        made = {key: seen for key, seen in left.items() if key not in came}
+        self.made = list(made.values())
+        return [Answer(node, text, (self.probe.sender, text) in came) for node, text in made]
 
 
 def _nobody_near(to: Header) -> _Told:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from lab.encap import PROTOCOL_41
 from lab.explain.nft_trace import Step
 from lab.explain.probe import ICMP, ICMPV6, TCP, UDP, Address, Header, is_icmp_error
-from lab.generators.mechanisms import PROTOCOL_41
 from lab.rules.firewall import POLICIES
 
 NAT_RULES: Final = {

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
+from lab.encap import PROTOCOL_41
 from lab.generators import packets
 from lab.generators.packets import TCP, UDP
-
-PROTOCOL_41: Final = 41
 
 TSP_PORT: Final = 3653
 TEREDO_PORT: Final = 3544

@@ -23,8 +23,8 @@ _AT_ONCE: Final = 16
 def load(ns: Namespace, text: str) -> None:
     """Load a ruleset text, all of it or nothing (begin it with `flush ruleset` to replace what was there).
 
-    One that is too large for an ordinary user to load at once is loaded in pieces, the chains with hooks last.  Raises
-    KernelRefused with nft's own words.
+    One that is too large for an ordinary user to load at once is loaded in pieces, the chains with hooks last: there
+    are no rules meanwhile, and none after an error.  Raises KernelRefused with nft's own words.
     """
     load_many({ns: text})
 
@@ -50,6 +50,8 @@ def _load_in_pieces(ns: Namespace, text: str) -> None:
         with _start(ns, ["-f", "-"]) as process:
             _, err = process.communicate(piece)
         if process.returncode != 0:
+            with _start(ns, ["flush", "ruleset"]) as process:
+                process.communicate()
             raise KernelRefused(ns.name, "load nftables rules", 0, _first_error(err))
 
 

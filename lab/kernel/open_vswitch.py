@@ -126,7 +126,7 @@ def _try(datapath: str) -> str | None:
     try:
         made = vsctl("add-br", name, "--", "set", "bridge", name, f"datapath_type={_DATAPATHS[datapath]}")
         port = vsctl("get", "interface", name, "ofport").stdout.strip()
-        if made.returncode == 0 and port == _LOCAL_PORT and _exists(name):
+        if made.returncode == 0 and port == _LOCAL_PORT and interface_exists(name):
             return None
         return (made.stderr.strip().splitlines() or ["the bridge is not there"])[0].removeprefix("ovs-vsctl: ")
     finally:
@@ -141,7 +141,8 @@ def _remove(bridge: str) -> None:
             vsctl("--no-wait", "--if-exists", "del-br", bridge)  # of a daemon that carries nothing out
 
 
-def _exists(iface: str) -> bool:
+def interface_exists(iface: str) -> bool:
+    """Whether the network namespace of this thread has an interface of that name."""
     return iface in [name for _, name in socket.if_nameindex()]
 
 

@@ -7,7 +7,6 @@ bridge and its ports into the machine's own network, where a killed run leaves t
 
 from __future__ import annotations
 
-import socket
 from functools import cache
 from typing import Any
 
@@ -78,7 +77,7 @@ class OpenVSwitch(OVSBridge):
                 f"Open vSwitch has a bridge {name} already; if no other Mininet is using it, remove it with: "
                 f"ovs-vsctl del-br {name}"
             )
-        if name in [known for _, known in socket.if_nameindex()]:  # stock Mininet would delete it in the end
+        if open_vswitch.interface_exists(name):  # stock Mininet would delete it in the end
             raise UsageError(f"a switch cannot be called {name} here: there is an interface {name} on this machine")
         self._made = False
         params.update(inNamespace=False, batch=False, listenPort=None)  # `mn` would have it listen on the machine

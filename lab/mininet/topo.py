@@ -9,9 +9,8 @@ from mininet.topo import Topo
 from lab.mininet.links import CheckedLink
 from lab.mininet.plans import PlanNode, link_parameters, steps_of, with_names_for_all
 from lab.mininet.switches import LinuxBridge, default_switch
-from lab.topology import catalog
+from lab.planned import planned
 from lab.topology.plan import Plan
-from lab.topology.planner import make_plan
 
 
 class PlanTopo(Topo):
@@ -37,6 +36,5 @@ class TspTopo(PlanTopo):
     """A topology of the lab by name or file, with its parameters: `TspTopo("home_nat", delay_ms=0)`."""
 
     def build(self, name: str = "home_nat", serve: bool = True, **parameters: Any) -> None:  # type: ignore[override]
-        self.topology = catalog.load(name)
-        self.parameters = catalog.bind_parameters(self.topology, {key: str(value) for key, value in parameters.items()})
-        super().build(make_plan(catalog.build_network(self.topology, self.parameters)), serve)
+        self.topology, self.parameters, plan = planned(name, {key: str(value) for key, value in parameters.items()})
+        super().build(plan, serve)

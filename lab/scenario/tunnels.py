@@ -39,9 +39,9 @@ class TunnelNode(PlacedNode):
         """Try to set up a tunnel and return how it went; the outcome may be bad, the call does not raise for that.
 
         `tunnel` is v6anyv4, v6v4 or v6udpv4, `transport` is udp, tcp or auto (UDP, then TCP).  Without a user the
-        mechanism is ANONYMOUS.  `lan` names the neighbour on whose link a delegated prefix is announced.  How patient
-        the client is: `connect_timeout_s` for TCP, `first_packet_timeout_s` for an echo through the new tunnel, and
-        `options`, which are fields of `lab.tsp.Retransmission`.
+        mechanism is ANONYMOUS.  `lan` names the neighbour on whose link a delegated prefix is announced; without a
+        `prefix_length` it is a /64.  How patient the client is: `connect_timeout_s` for TCP, `first_packet_timeout_s`
+        for an echo through the new tunnel, and `options`, which are fields of `lab.tsp.Retransmission`.
         """
         from lab.actors.client import TunnelClient
         from lab.tsp import PORT, ClientConfig, Mechanism, Retransmission, TunnelType
@@ -56,6 +56,9 @@ class TunnelNode(PlacedNode):
         server = self.lab[broker]
         if self.ipv4 is None or server.ipv4 is None:
             raise UsageError(f"{self.name} and {server.name} need IPv4 addresses for a tunnel over IPv4")
+        lan_iface = None if lan is None else self._link_to(lan)
+        if lan is not None and prefix_length is None:
+            prefix_length = 64
         config = ClientConfig(
             client_address=IPv4Address(self.ipv4),
             tunnel=_choice(TunnelType, tunnel, "tunnel"),
@@ -81,8 +84,6 @@ class TunnelNode(PlacedNode):
         report = await client.connect()
         if report.outcome == "ready":
             self._tunnel = client
-            if lan is not None:
-                await self._announce(report.prefix, lan)
         record = SetupRecord(
             node=self.name,
             at_s=at,
@@ -95,7 +96,10 @@ class TunnelNode(PlacedNode):
             },
         )
         self.log.info("tunnel: %s", describe_setup(record))
-        return self.lab.record(record)
+        self.lab.record(record)
+        if lan_iface is not None and report.outcome == "ready":
+            await self._announce(report.prefix, lan_iface)
+        return record
 
     async def connect_tunnel(self, broker: str | LabNode, **options: Any) -> SetupRecord:
         """Set up a tunnel, as `attempt_tunnel` does; raises `TunnelRefused` or `LabError` when there is none."""
@@ -152,14 +156,17 @@ class TunnelNode(PlacedNode):
         if due is not None:
             await asyncio.sleep(due - margin_s - loop.time())
 
-    async def _announce(self, prefix: IPv6Network | None, lan: str) -> None:
-        from lab.actors.advertise import Advertiser
-
+    def _link_to(self, lan: str) -> str:
         iface = next((i.name for i in self.plan.interfaces if i.peer == lan), None)
         if iface is None:
             raise UsageError(f"{self.name} has no link to {lan!r} to announce a prefix on")
+        return iface
+
+    async def _announce(self, prefix: IPv6Network | None, iface: str) -> None:
+        from lab.actors.advertise import Advertiser
+
         if prefix is None:
-            raise UsageError("lan= needs a delegated prefix; ask for one with prefix_length=64")
+            raise LabError(f"{self.name} was given no prefix that it could announce")
         self._advertiser = Advertiser(self.namespace, iface, prefix)
         await self._advertiser.start()
 

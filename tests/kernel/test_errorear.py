@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from lab.actors.errorear import ErrorEar
-from lab.generators.mechanisms import PROTOCOL_41
+from lab.encap import PROTOCOL_41
 from lab.results import SetupRecord
 from tests.kernel.test_explain import up
 

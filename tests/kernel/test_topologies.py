@@ -183,6 +183,12 @@ def check(run) -> None:
             "error",
             "the nodes are laptop, broker; failing.py:13: connect_tunnel() needs an await before it",
         ),
+        (
+            'await net["laptop"].connect_tunnel("broker", lan="attic")',
+            "pass",
+            "error",
+            "laptop has no link to 'attic' to announce a prefix on",
+        ),
         ("pass", 'assert run.parameters == {"x": 1}', "check failed", "run.parameters is {}"),
         ("pass", 'run.tunnel("laptop")', "check failed", "laptop tried no tunnel"),
     ],

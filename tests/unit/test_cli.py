@@ -328,6 +328,31 @@ def test_show_draws(tmp_path: Path, capsys: Capture) -> None:
     assert str(drawing) in capsys.readouterr().err
 
 
+def test_a_broker_that_cannot_be_is_refused_wherever_it_is_planned(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "from lab import Network\n"
+        "def build(net: Network) -> None:\n"
+        "    net.link(net.client('laptop'), net.broker('broker', speed=9))\n"
+        "async def scenario(net): pass\n"
+        "def check(run): pass\n"
+    )
+    for command in (
+        ["show"],
+        ["run", "--on", "host"],
+        ["explain", "--from", "laptop", "--to", "broker", "--udp", "3653"],
+    ):
+        assert cli.main([command[0], str(file), *command[1:]]) == 2, command
+        assert "broker: a broker has no option speed; it has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["SVG", "Png"])
+def test_a_drawing_is_known_by_its_suffix_in_any_case(suffix: str, tmp_path: Path) -> None:
+    drawing = tmp_path / f"home_nat.{suffix}"
+    assert cli.main(["show", "home_nat", "--out", str(drawing)]) == 0
+    assert drawing.stat().st_size > 1000
+
+
 def test_a_drawing_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["show", "home_nat", "--out", str(tmp_path / "absent" / "home_nat.svg")]) == 2
     assert "cannot write" in capsys.readouterr().err

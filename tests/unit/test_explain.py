@@ -157,7 +157,17 @@ def test_a_packet_that_does_not_arrive_at_the_other_end_was_lost_on_the_wire() -
     seen = evidence("passed")
     told = tell_story(replace(seen, sightings=tuple(s for s in seen.sightings if s.node in ("laptop", "firewall"))))
     assert told.fate is Fate.LOST
-    assert told.verdict.startswith("lost on the wire: it left firewall by wan0")
+    assert told.verdict.startswith("lost on the wire: it left firewall by wan0 and did not arrive at the other end")
+
+
+def test_a_packet_for_who_has_moved_away_is_told_as_that() -> None:
+    seen = evidence("passed")
+    boxes = tuple(replace(box, peers={}) if box.name == "internet" else box for box in seen.boxes)
+    here = tuple(s for s in seen.sightings if s.node in ("laptop", "firewall"))
+    told = tell_story(replace(seen, boxes=boxes, sightings=here))
+    assert told.verdict.startswith(
+        "lost on the wire: it left firewall by wan0 and internet is not plugged in there. laptop was told nothing."
+    )
 
 
 def test_a_packet_that_its_own_kernel_refuses_is_told_with_the_reason() -> None:

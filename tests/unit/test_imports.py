@@ -20,11 +20,12 @@ LAYERS: Final = (
     ("lab.errors",),
     (
         *("lab.topology", "lab.rules", "lab.tsp", "lab.encap", "lab.capfile", "lab.detect", "lab.explain"),
-        *("lab.generators", "lab.journal", "lab.results", "lab.scratch", "lab.sources", "lab.wire"),
+        *("lab.generators", "lab.journal", "lab.pictures", "lab.results", "lab.scratch", "lab.sources", "lab.wire"),
     ),
     ("lab.draw", "lab.icons", "lab.layout"),
     ("lab.kernel",),
     ("lab.actors",),
+    ("lab.planned",),
     ("lab.scenario", "lab.shell", "lab.mininet"),
     ("lab.agent",),
     ("lab.engines",),
