@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from lab.kernel.capture import Capture
 from lab.topology import catalog
 from lab.topology.network import Network
 from lab.topology.planner import make_plan
-from lab.wire import count
-from tests.kernel.tunnels import direct, tunnels
+from lab.wire import count, read_pcap
+from tests.kernel.tunnels import direct, tunnels, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet")]
 
@@ -66,6 +67,13 @@ def test_a_tunnel_is_found_when_its_broker_listens_on_the_port_of_https(tmp_path
     assert not data.filter.stops
 
 
+def _resets(capture: Path) -> int:
+    """How many TCP resets a capture of Ethernet holds."""
+    return sum(
+        frame[12:14] == b"\x08\0" and frame[23] == 6 and bool(frame[47] & 4) for _, _, frame in read_pcap(capture)
+    )
+
+
 def test_of_all_traffic_through_a_link_the_mechanisms_are_found_and_the_innocents_are_not(tmp_path: Path) -> None:
     async def scenario() -> None:
         net = Network("all")
@@ -83,9 +91,13 @@ def test_of_all_traffic_through_a_link_the_mechanisms_are_found_and_the_innocent
                 rng = random.Random(1)
                 sent = [await send(fabric["laptop"], name, src, dst, 2, rng=rng) for name in names]
                 sent.append(await send(fabric["laptop"], "6over4", src, "239.192.7.7", 2, rng=rng))
-                assert await arrivals.wait(sent, timeout_s=5)
-            capture.stop()
+                assert await arrivals.wait(sent, timeout_s=30), [arrivals.count(batch) for batch in sent]
+
+            # Who counts arrivals may be told of a packet before the capture is, and before it is answered.
+            by_tcp = sum(batch.count for batch in sent if MECHANISMS[batch.mechanism].protocol == socket.IPPROTO_TCP)
+            await until(lambda: _resets(capture.path) == by_tcp, f"the capture to have {by_tcp} TCP resets")
         finally:
+            capture.stop()
             fabric.close()
 
     asyncio.run(scenario())

@@ -41,7 +41,8 @@ class Path:
         rng = random.Random(1)
         async with count_arrivals(self.fabric["server"], "eth0") as arrivals:
             sent = {name: await send(self.fabric["laptop"], name, self.src, self.dst, 3, rng=rng) for name in names}
-            assert await arrivals.wait([sent[name] for name in expected], timeout_s=5)
+            there = await arrivals.wait([sent[name] for name in expected], timeout_s=30)
+            assert there, {name: arrivals.count(batch) for name, batch in sent.items()}
             await until(lambda: self._stopped() == 3 * (len(names) - len(expected)), "the filter to have counted")
         return arrivals, sent
 
@@ -94,7 +95,7 @@ def test_native_ipv6_is_sent_and_counted_too() -> None:
             assert server is not None
             async with count_arrivals(fabric["server"], "eth0") as arrivals:
                 sent = await send(fabric["laptop"], "native_ipv6", laptop, server, 4)
-                await arrivals.wait(sent, timeout_s=5)
+                await arrivals.wait(sent, timeout_s=30)
             return arrivals.count(sent)
         finally:
             fabric.close()
@@ -106,7 +107,7 @@ def test_6over4_multicast_leaves_by_the_interface_of_its_source(path: Path) -> N
     async def scenario() -> int:
         async with count_arrivals(path.fabric["firewall"], "lan0") as arrivals:
             sent = await send(path.fabric["laptop"], "6over4", path.src, "239.192.1.2", 2)
-            await arrivals.wait(sent, timeout_s=5)
+            await arrivals.wait(sent, timeout_s=30)
         return arrivals.count(sent)
 
     assert asyncio.run(scenario()) == 2
