@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lab.actors.dataplane import LARGEST, open_udp
 from lab.actors.neterrors import IP_RECVERR, explain, take_icmp_errors
+from lab.actors.patience import patient_timeout_at
 from lab.actors.report import Unreachable
 from lab.errors import LabError, SetupTimeout
 from lab.tsp import (
@@ -199,7 +200,7 @@ class UdpAttempt(Attempt):
             return False
         self._drive(partial(self.session.delete, self._loop.time()))
         try:
-            async with asyncio.timeout(timeout_s):
+            async with patient_timeout_at(self._loop.time() + timeout_s):
                 await self._gone.wait()
         except TimeoutError:
             return False

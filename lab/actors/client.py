@@ -20,6 +20,7 @@ from lab.actors.attempt import Attempt, RedirectedError, TcpAttempt, UdpAttempt
 from lab.actors.dataplane import ClientDataPlane, open_protocol_41
 from lab.actors.errorear import ErrorEar
 from lab.actors.keepalive import Keepalive
+from lab.actors.patience import patient_timeout_at
 from lab.actors.ping import EchoSocket
 from lab.actors.report import SetupReport, outcome_of
 from lab.encap import IPV6_MIN_MTU, AddressSet
@@ -320,7 +321,7 @@ class TunnelClient:
         ]
         self._send_echo(0)
         try:
-            async with asyncio.timeout_at(ready_at + self._first_packet_timeout_s):
+            async with patient_timeout_at(ready_at + self._first_packet_timeout_s):
                 return await answered
         except TimeoutError:
             return None

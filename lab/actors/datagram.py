@@ -7,6 +7,7 @@ import errno
 import socket
 from contextlib import suppress
 
+from lab.actors.patience import patient_timeout_at
 from lab.errors import LabError
 from lab.kernel.namespace import Namespace
 
@@ -43,7 +44,7 @@ class Port:
     async def heard(self, data: bytes, timeout_s: float) -> Endpoint | None:
         """Where a datagram with this very content came from; None when none has come by the end of `timeout_s`."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
+            async with patient_timeout_at(asyncio.get_running_loop().time() + timeout_s):
                 while data not in self._heard:
                     self._news.clear()
                     await self._news.wait()

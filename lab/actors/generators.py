@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
+from lab.actors.patience import patient_timeout_at
 from lab.errors import KernelRefused, UsageError
 from lab.generators.mechanisms import MECHANISMS, Mechanism
 from lab.kernel.buffers import enlarge
@@ -133,7 +134,7 @@ class Arrivals:
         """Wait until all of it has arrived, at most `timeout_s`; whether it has."""
         batches = (sent,) if isinstance(sent, Sent) else tuple(sent)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with patient_timeout_at(asyncio.get_running_loop().time() + timeout_s):
                 while any(self.count(batch) < batch.count for batch in batches):
                     self._changed.clear()
                     await self._changed.wait()

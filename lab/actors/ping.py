@@ -14,10 +14,12 @@ import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
+from lab.actors.patience import patient_timeout_at
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -186,14 +188,11 @@ async def ping(
             except OSError as exc:
                 del sent_at[sequence]
                 errors.append(_explain(exc, size))
-        deadline = loop.time() + timeout_s
-        while len(rtts) < len(sent_at) and loop.time() < deadline:
-            arrived.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
+        with suppress(TimeoutError):
+            async with patient_timeout_at(loop.time() + timeout_s):
+                while len(rtts) < len(sent_at):
+                    arrived.clear()
                     await arrived.wait()
-            except TimeoutError:
-                break
     finally:
         echo.close()
     in_order = tuple(rtts[sequence] for sequence in sorted(rtts))
