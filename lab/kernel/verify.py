@@ -9,7 +9,7 @@ the arrival times of a packet train behind its initial burst; MTU, by a frame th
 
 A sample tells a share to some standard deviations only, so a right link is measured wrong now and then: with a
 probability below 1 % for all its parameters together.  Three measurements in a row have to be wrong, so that a right
-link is refused once in a million links at most.
+link is refused once in a million links at most; and their medians, which are what is told then.
 """
 
 from __future__ import annotations
@@ -117,12 +117,15 @@ async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, 
     directions = [direction for direction in _directions(plan) if direction.requested]
     rows = []
     for direction, first in zip(directions, await asyncio.gather(*map(first_attempt, directions)), strict=True):
-        achieved = first
-        for attempt in range(1, _ATTEMPTS):
-            if acceptable(direction.measured, achieved):
-                break
-            await asyncio.sleep(attempt * _PAUSE_S)
-            achieved = await _measure(fabric, direction)
+        found = [first]
+        while not acceptable(direction.measured, found[-1]) and len(found) < _ATTEMPTS:
+            await asyncio.sleep(len(found) * _PAUSE_S)
+            found.append(await _measure(fabric, direction))
+        achieved = found[-1]
+        if not acceptable(
+            direction.measured, achieved
+        ):  # nor was any before, of a busy machine each for its own reason
+            achieved = {name: statistics.median(each[name] for each in found) for name in achieved}
         if not acceptable(direction.measured, achieved):
             raise ImpairmentError(
                 f"{direction.link} ({direction.node} to {direction.peer})", direction.requested, achieved
