@@ -5,7 +5,8 @@ concluded from time passed: behind it goes a marker that must arrive by the same
 then was dropped.
 
 Timeouts are found by letting mappings grow old side by side and looking at which still let a packet in.  That takes
-twice the timeout or more, which virtual time makes free.
+twice the timeout or more, which virtual time makes free.  In real time this process may be kept waiting anywhere: how
+old a mapping was is known from the clock before and after each packet, and what came too late to tell is done again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import logging
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from lab.actors.nat_twin import INSIDE, OUTSIDE, Twin, twin
@@ -34,6 +35,8 @@ Endpoint = tuple[str, int]
 _AGAIN_S: Final = 0.05
 """A packet that must arrive is sent again after this time: a NAT may drop one whose port turned out to be taken."""
 _PATIENCE_S: Final = 5.0
+_TRIES: Final = 3
+"""So often a packet is sent at least, however late it has become meanwhile."""
 _ATTEMPTS: Final = 3
 """A busy machine disturbs a probe; a NAT that is wrong is wrong every time."""
 
@@ -54,6 +57,8 @@ _TICK_S: Final = 0.05
 """How near to a timeout it is tested on both sides."""
 _AT_ONCE: Final = 8
 _LONG: Final = 8
+_ROUNDS: Final = 20
+"""So often it is tried to measure in time; three will do on a machine that is not busy."""
 
 
 async def classify_nats(plan: Plan, *, timers: bool = False) -> list[dict[str, Any]]:
@@ -115,7 +120,12 @@ async def classify(double: Twin, *, timers: bool = False) -> Classification:
             blocks=double.blocks,
         ) as probes,
     ):
-        found = await probes.classify()
+        for attempt in range(1, _ATTEMPTS + 1):
+            began = time.monotonic()
+            found = await probes.classify()
+            if time.monotonic() - began < min(timeouts_s) / 2:
+                break  # no mapping of it can have ended on the way
+            log.info("attempt %d to classify took longer than mappings last", attempt)
         return await probes.with_timers(found, *timeouts_s) if timers else found
 
 
@@ -174,16 +184,37 @@ class Probes:
         """Send to an observer; whom it sees."""
         return await self._deliver(source, to, self._ears[to])
 
-    async def _deliver(self, source: _Udp, to: Endpoint, ear: _Udp) -> Endpoint:
+    async def _deliver(self, source: _Udp, to: Endpoint, ear: _Udp, patience_s: float = _PATIENCE_S) -> Endpoint:
         """Send until it arrives; the source that the receiver sees."""
         token = self._token()
-        deadline = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + patience_s
+        for sent in itertools.count():
+            if sent >= _TRIES and time.monotonic() >= deadline:
+                break
             source.send(token, to)
             seen = await ear.heard(token, _AGAIN_S)
             if seen is not None:
                 return seen
-        raise LabError(f"a packet from {source.address} to {to[0]} does not arrive, in {_PATIENCE_S:g} s of trying")
+        raise LabError(f"a packet from {source.address} to {to[0]} does not arrive, in {patience_s:g} s of trying")
+
+    async def _use(self, sock: _Udp) -> _Use:
+        """Send to the first observer; the mapping, and when that was."""
+        earliest = time.monotonic()
+        mapped = await self._out(sock, self.here)
+        return _Use(mapped, earliest, time.monotonic())
+
+    async def _use_both_ways(self, sock: _Udp) -> _Use:
+        """Send to the first observer, and an answer back; both again should the mapping have ended in between."""
+        for _ in range(_TRIES - 1):
+            use = await self._use(sock)
+            try:
+                await self._deliver(self._ears[self.here], use.mapped, sock, _PATIENCE_S / _TRIES)
+            except LabError:
+                continue
+            return use
+        use = await self._use(sock)
+        await self._deliver(self._ears[self.here], use.mapped, sock)
+        return use
 
     def _token(self) -> bytes:
         return b"lab probe %d" % next(self._tokens)
@@ -191,8 +222,7 @@ class Probes:
     async def _settle(self) -> None:
         """Return when all that was sent before has arrived or was dropped."""
         for _ in range(2):
-            mapped = await self._out(self._marker, self.here)
-            await self._deliver(self._ears[self.here], mapped, self._marker)
+            await self._use_both_ways(self._marker)
 
     async def _arrives(self, source: _Udp, to: Endpoint, ear: _Udp) -> Endpoint | None:
         """Send once; the source that `ear` sees, None when it does not arrive."""
@@ -237,8 +267,7 @@ class Probes:
 
     async def _filtering(self) -> str:
         sock = self._host(self._hosts[0])
-        mapped = await self._out(sock, self.here)
-        await self._deliver(self._ears[self.here], mapped, sock)
+        mapped = (await self._use_both_ways(sock)).mapped
         from_other_host = await self._arrives(self._ears[self.other_host], mapped, sock)
         from_other_port = await self._arrives(self._ears[self.other_port], mapped, sock)
         if from_other_host is not None:
@@ -337,62 +366,99 @@ class Probes:
         It begins looking around the timeouts given: nearer is quicker.
         """
         fresh = await self._lifetime(udp_timeout_s)
-        # The mapping must live until the stream timeout holds.
-        pause_s = min(_STREAM_AFTER_S / 2, 0.7 * fresh)
-        stream = await self._lifetime(udp_stream_timeout_s, pause_s)
-        refresh = "both" if await self._refreshed_from_outside(fresh) else "outbound"
+        stream = await self._lifetime(udp_stream_timeout_s, fresh)
+        is_refreshed = await self._refreshed_from_outside(fresh)
+        refresh = None if is_refreshed is None else "both" if is_refreshed else "outbound"
         return replace(found, udp_timeout_s=fresh, udp_stream_timeout_s=stream, refresh=refresh)
 
-    async def _lifetime(self, guess: float, pause_s: float | None = None) -> float:
+    async def _lifetime(self, guess: float, fresh_s: float | None = None) -> float:
         """How long a mapping lets packets in after the last one from inside; begins looking around `guess`.
 
-        With `pause_s`: a mapping in use, by packets both ways with such pauses.  Of a mapping that lives for more than
-        eight times the guess, and perhaps for ever, that much is told.
+        With `fresh_s`, the lifetime of a new mapping: that of one in use, by packets both ways.  Of a mapping that
+        lives for more than eight times the guess, and perhaps for ever, that much is told.
         """
         ages = [guess / 2, guess - _TICK_S, guess + _TICK_S]
         low, high = 0.0, float("inf")
-        while high - low > 2.5 * _TICK_S:
-            results = await asyncio.gather(*(self._alive_at(age, pause_s) for age in ages))
-            low = max([low, *(age for age, alive in results if alive)])
-            high = min([high, *(age for age, alive in results if not alive and age > low)])
+        for _ in range(_ROUNDS):
+            results = await asyncio.gather(*(self._alive_at(age, fresh_s) for age in ages))
+            low = max([low, *(least for least, _, alive in results if alive)])
+            high = min([high, *(most for _, most, alive in results if not alive and most > low)])
             if low >= _LONG * guess:
                 return round(low, 1)
+            if high - low <= 2.5 * _TICK_S:
+                break
             if high == float("inf"):
                 ages = [guess * factor for factor in (2, 4, _LONG)]
             else:
                 ages = [low + (high - low) * step / (_AT_ONCE + 1) for step in range(1, _AT_ONCE + 1)]
-        return round((low + high) / 2, 1)
+        return round((low + high) / 2, 1) if high < float("inf") else round(low, 1)
 
-    async def _alive_at(self, age_s: float, pause_s: float | None) -> tuple[float, bool]:
-        """(age, whether a packet came in) of a new mapping left alone for `age_s`; the age as it turned out."""
+    async def _alive_at(self, age_s: float, fresh_s: float | None) -> tuple[float, float, bool]:
+        """(age at least, age at most, whether a packet came in) of a new mapping left alone for about `age_s`."""
         with _Udp(self._inside, self._hosts[0], next(self._ports)) as sock:
-            mapped = await self._out(sock, self.here)
-            if pause_s is not None:
-                mapped = await self._make_stream(sock, mapped, pause_s)
-            spoke = time.monotonic()
+            use = await self._use(sock) if fresh_s is None else await self._make_stream(sock, fresh_s)
             # The kernel lets long waits be a thousandth late.
             await asyncio.sleep(max(0.0, age_s - 1))
-            await asyncio.sleep(spoke + age_s - time.monotonic())
-            now = time.monotonic() - spoke
-            return now, await self._arrives(self._ears[self.here], mapped, sock) is not None
+            await asyncio.sleep(use.latest + age_s - time.monotonic())
+            least, most, arrived = await self._lets_in(use, sock)
+            return least, most, arrived
 
-    async def _make_stream(self, sock: _Udp, mapped: Endpoint, pause_s: float) -> Endpoint:
-        """Keep packets going both ways until the stream timeout holds, the last one from inside; the mapping."""
-        began = time.monotonic()
+    async def _lets_in(self, use: _Use, sock: _Udp) -> tuple[float, float, bool]:
+        """(seconds at least, seconds at most, whether it came in) of a packet sent from outside after `use`."""
+        token = self._token()
+        least = time.monotonic() - use.latest
+        self._ears[self.here].send(token, use.mapped)
+        most = time.monotonic() - use.earliest
+        await self._settle()
+        return least, most, sock.take(token) is not None
+
+    async def _make_stream(self, sock: _Udp, fresh_s: float) -> _Use:
+        """Keep packets going both ways until the stream timeout holds; the last one, which is from inside."""
+        # The mapping must live until the stream timeout holds.
+        pause_s = min(_STREAM_AFTER_S / 2, 0.7 * fresh_s)
+        late = 0
+        use = await self._use(sock)
+        began = use.latest
         while time.monotonic() - began < _STREAM_AFTER_S:
-            await self._deliver(self._ears[self.here], mapped, sock)
+            with suppress(LabError):  # of a mapping that has ended
+                await self._deliver(self._ears[self.here], use.mapped, sock, _PATIENCE_S / _TRIES)
             await asyncio.sleep(pause_s)
-            mapped = await self._out(sock, self.here)
-        return mapped
+            before, use = use, await self._use(sock)
+            if use.latest - before.earliest > fresh_s - _TICK_S and late < _ROUNDS:
+                began, late = use.latest, late + 1  # this may be a new mapping
+        return use
 
-    async def _refreshed_from_outside(self, timeout_s: float) -> bool:
-        """Whether a packet from outside in the mapping's life lets another in after what would have been its end."""
-        with _Udp(self._inside, self._hosts[0], next(self._ports)) as sock:
-            mapped = await self._out(sock, self.here)
-            await asyncio.sleep(timeout_s * 0.6)
-            await self._deliver(self._ears[self.here], mapped, sock)
-            await asyncio.sleep(timeout_s * 0.6)
-            return await self._arrives(self._ears[self.here], mapped, sock) is not None
+    async def _refreshed_from_outside(self, timeout_s: float) -> bool | None:
+        """Whether a packet from outside in the mapping's life lets another in after what would have been its end.
+
+        None when this machine is too busy to do anything at its time.
+        """
+        for _ in range(_ROUNDS):
+            with _Udp(self._inside, self._hosts[0], next(self._ports)) as sock:
+                use = await self._use(sock)
+                await asyncio.sleep(timeout_s * 0.6)
+                earliest = time.monotonic()
+                try:
+                    await self._deliver(self._ears[self.here], use.mapped, sock)
+                except LabError:
+                    if earliest - use.earliest < timeout_s - _TICK_S:
+                        raise
+                    continue  # too late: the mapping had ended
+                latest = time.monotonic()
+                await asyncio.sleep(timeout_s * 0.6)
+                _, most, arrived = await self._lets_in(replace(use, earliest=earliest, latest=latest), sock)
+                if arrived or most < timeout_s - _TICK_S:
+                    return arrived
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A packet through a mapping, and between which times it was."""
+
+    mapped: Endpoint
+    earliest: float
+    latest: float
 
 
 def _width(ports: Sequence[tuple[int, int]]) -> int:
