@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +33,7 @@ from lab.mininet.base import LabHost
 from lab.mininet.links import check_links, namespace_of
 from lab.mininet.plans import PlanNode, wait_until_ready
 from lab.mininet.running import running
-from lab.mininet.stock import CLI, Mininet, ensureRoot, error, output
+from lab.mininet.stock import CLI, Mininet, ensureRoot, error, output, quietRun
 from lab.mininet.topo import PlanTopo, TspTopo
 from lab.topology.plan import Plan
 
@@ -228,6 +233,13 @@ def _told(command: Callable[[LabCLI, list[str]], None]) -> Callable[[LabCLI, str
 class LabCLI(CLI):
     """Mininet's command line with the lab's commands."""
 
+    def run(self) -> None:
+        """Run commands until one ends the network; however often Ctrl-C is pressed, it does not."""
+        while True:
+            with suppress(KeyboardInterrupt):  # one that came while stock Mininet dealt with another
+                super().run()
+                return
+
     def default(self, line: str) -> Any:
         """A command on a node; other nodes' names become addresses that this node can use, IPv6 where both have it."""
         words = line.split(" ")  # not more: blanks in quotes stay
@@ -245,19 +257,31 @@ class LabCLI(CLI):
         return super().default(" ".join(words))
 
     def waitForNode(self, node: Any) -> None:  # noqa: N802 - Mininet's name
-        """Print what a node's command says until it ends.
+        """Print what a node's command says until it ends; Ctrl-C and, on a terminal, other keys are for the command.
 
         Commands that come from a pipe or a file are all for this command line: stock Mininet would give those that
-        follow to the program that runs.
+        follow to the program that runs.  And where an exception for a Ctrl-C strikes, stock Mininet may lose what it
+        has just read; here it is noted, and acted upon in its turn.
         """
-        if self.isatty():
-            super().waitForNode(node)
-            return
-        while node.waiting:
-            try:
-                output(node.monitor())
-            except KeyboardInterrupt:
-                node.sendInt()
+        was_interrupted = False
+        with _interrupts() as interrupts:
+            waiting_for = select.poll()
+            for file in (node.stdout, interrupts, *([self.stdin] if self.isatty() else [])):
+                waiting_for.register(file, select.POLLIN)
+            if self.isatty():
+                quietRun("stty -icanon min 1")  # each key at once
+            while node.waiting:
+                ready = {number for number, _ in waiting_for.poll()}
+                if interrupts in ready:
+                    os.read(interrupts, 64)
+                    _interrupt(node)
+                    was_interrupted = True
+                if node.stdout.fileno() in ready:
+                    output(node.monitor())
+                elif self.isatty() and self.stdin.fileno() in ready:
+                    node.write(self.stdin.read(1))
+            if was_interrupted:
+                catch_up(node)
 
     def _address(self, node: LabHost, word: str) -> str:
         other = self.mn.nameToNode.get(word)
@@ -393,6 +417,57 @@ class LabCLI(CLI):
         if len(found) != 1:
             raise UsageError(f"say which broker: broker={' or broker='.join(found)}" if found else "there is no broker")
         return str(found[0])
+
+
+@contextmanager
+def _interrupts() -> Iterator[int]:
+    """A file descriptor with a byte to read for each Ctrl-C, which is no KeyboardInterrupt meanwhile."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(woken)
+        signal.signal(signal.SIGINT, before)
+        os.close(reader)
+        os.close(writer)
+
+
+def _interrupt(node: Any) -> None:
+    """Do to a node's command what Ctrl-C does.
+
+    Typed into its terminal, as stock Mininet does it, the key throws away what the terminal has not yet handed on, and
+    that may be the very prompt that tells the command's end.
+    """
+    group = os.tcgetpgrp(node.master)
+    if group > 0 and termios.tcgetattr(node.master)[3] & termios.ISIG:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGINT)
+    else:
+        node.sendInt()  # a program that reads every key itself
+
+
+def catch_up(node: Any) -> None:
+    """Read all that a node's shell says before its answer to a question.
+
+    A Ctrl-C that reached it at its prompt makes it say a prompt more, or lose the beginning of the next line: what it
+    says afterwards would be taken for the end of another command.  One that reached it while it was starting a program
+    may have it say its prompt although the program runs, and wait for its end after the next command: it needs another.
+    """
+    readable = select.poll()
+    readable.register(node.stdout, select.POLLIN)  # Mininet's own is also for writing, and so always ready
+    for number in range(10):
+        if number:
+            _interrupt(node)
+        answer = f"caught up {number}\r\n\x7f"
+        node.write(f"echo caught up {number}\n")
+        said, deadline = "", time.monotonic() + 1 + number
+        while (patience_s := deadline - time.monotonic()) > 0:
+            if readable.poll(patience_s * 1000):
+                said += node.read()
+            if answer in said:
+                return
 
 
 _WHOLE: Final = frozenset(

@@ -56,6 +56,12 @@ class CheckedIntf(TCIntf):
                 self._raise(said.strip(), asked)
         return result
 
+    def delete(self) -> None:
+        """Remove the interface; not by the node's shell, which may still be at a command."""
+        self.node.pexec(f"ip link del {self.name}")  # refused when its other end went first
+        self.node.delIntf(self)
+        self.link = None
+
     def delayCmds(self, *args: Any, **options: Any) -> tuple[list[str], str]:  # noqa: N802 - Mininet's name
         """The command that adds netem, with what a TCIntf leaves out."""
         commands, parent = super().delayCmds(*args, **options)

@@ -3,6 +3,6 @@
 from mininet.cli import CLI
 from mininet.log import error, output
 from mininet.net import Mininet
-from mininet.util import ensureRoot
+from mininet.util import ensureRoot, quietRun
 
-__all__ = ["CLI", "Mininet", "ensureRoot", "error", "output"]
+__all__ = ["CLI", "Mininet", "ensureRoot", "error", "output", "quietRun"]

@@ -659,27 +659,22 @@ def test_ctrl_c_ends_a_command_on_a_node_and_not_the_network(tmp_path: Path) -> 
         os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": str(CHECKOUT)})
     said = b""
 
-    def comes(text: bytes, seconds: float) -> bool:
+    def wait_for(text: bytes) -> None:
         nonlocal said
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 75
         while text not in said:
-            if not select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return False
+            patience_s = max(0.0, deadline - time.monotonic())
+            assert select.select([terminal], [], [], patience_s)[0], f"{text!r} did not come in 75 s, but {said!r}"
             said += os.read(terminal, 4096)
         said = said.partition(text)[2]
-        return True
-
-    def wait_for(text: bytes) -> None:
-        assert comes(text, 75), said
 
     try:
         wait_for(b"mininet> ")
-        os.write(terminal, b"laptop expr 6 '*' 7 && sleep 300\n")
-        wait_for(b"42")  # which the terminal did not merely repeat
-        for _ in range(10):  # as a person would: Mininet's own code says that it may miss one
-            os.write(terminal, b"\x03")
-            if comes(b"mininet> ", 3):
-                break
+        # The shell that says 42, which the terminal does not merely repeat, becomes what Ctrl-C is to end.
+        os.write(terminal, b"laptop sh -c 'echo $((6*7)); exec sleep 300'\n")
+        wait_for(b"42")
+        os.write(terminal, b"\x03")
+        wait_for(b"mininet> ")
         os.write(terminal, b"tunnel laptop up\n")
         wait_for(b"v6v4 over udp")
         os.write(terminal, b"exit\n")
@@ -689,3 +684,19 @@ def test_ctrl_c_ends_a_command_on_a_node_and_not_the_network(tmp_path: Path) -> 
         assert os.waitstatus_to_exitcode(status) == 0
     finally:
         os.close(terminal)  # hangs up on what is still there
+
+
+OUT_OF_STEP: Final = """
+from mininet.node import Node
+from lab.mncli import catch_up
+node = Node("sleeper")
+for typed in ("\\n\\n", "sleep 300\\n"):
+    node.write(typed)
+    catch_up(node)
+    print(node.cmd("echo in step"), end="")
+node.terminate()
+"""
+
+
+def test_a_shell_is_caught_up_with_after_prompts_and_programs_that_nobody_waits_for(tmp_path: Path) -> None:
+    assert script(OUT_OF_STEP, tmp_path).split() == ["in", "step"] * 2
