@@ -11,6 +11,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final, cast
@@ -199,11 +200,9 @@ class UdpAttempt(Attempt):
         if self.session.state is not ClientState.READY:
             return False
         self._drive(partial(self.session.delete, self._loop.time()))
-        try:
+        with suppress(TimeoutError):
             async with patient_timeout_at(self._loop.time() + timeout_s):
                 await self._gone.wait()
-        except TimeoutError:
-            return False
         return self._deleted
 
     def _readable(self) -> None:

@@ -324,7 +324,8 @@ class TunnelClient:
             async with patient_timeout_at(ready_at + self._first_packet_timeout_s):
                 return await answered
         except TimeoutError:
-            return None
+            # Reply and end of patience are found together by a process that was kept waiting.
+            return None if answered.cancelled() else answered.result()
         finally:
             self._on_echo = None
             for handle in resends:

@@ -13,7 +13,11 @@ from lab.results import CommandRecord, ExplainRecord, TransferRecord
 from lab.run import Run, run
 from lab.topology import catalog
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet"),
+    pytest.mark.timeout(240),
+]
 
 ROAMING: Final = '''"""A laptop between two places.
 

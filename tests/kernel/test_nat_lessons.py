@@ -8,7 +8,11 @@ import pytest
 
 from lab.run import run
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet"),
+    pytest.mark.timeout(240),
+]
 
 
 @pytest.mark.parametrize(

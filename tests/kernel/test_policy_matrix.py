@@ -13,7 +13,7 @@ from lab.rules.firewall import POLICIES
 from lab.run import run
 from lab.topology import catalog
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "conntrack", "raw", "packet")]
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "conntrack", "raw", "packet"), pytest.mark.timeout(240)]
 
 LESSON: Final = catalog.load("rfc7123_filters")
 STOPS: Final[dict[str, set[str]]] = runpy.run_path(str(LESSON.path))["STOPS"]

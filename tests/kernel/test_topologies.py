@@ -15,7 +15,11 @@ from lab.kernel.caps import Capabilities
 from lab.run import Run, run
 from lab.topology import catalog
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.needs("nft", "nft_nat", "tun_fallback", "raw", "packet"),
+    pytest.mark.timeout(240),
+]
 
 POLICIES = (
     "allow",

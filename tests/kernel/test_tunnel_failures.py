@@ -202,7 +202,8 @@ def test_a_cancelled_set_up_leaves_nothing() -> None:
         async with tunnels(guarded()) as net:
             for policy, transport in (("drop_udp_3653", "udp"), ("drop_tcp_3653", "tcp"), ("drop_proto41", "udp")):
                 nft.load(net["firewall"], firewall_ruleset(policy))
-                attempt = asyncio.ensure_future(net.client("client", "v6v4", transport).connect())
+                client = net.client("client", "v6v4", transport, first_packet_timeout_s=30)
+                attempt = asyncio.ensure_future(client.connect())
                 await until(lambda name=policy: nft.counters(net["firewall"])[name][0] >= 1, "a dropped packet")  # type: ignore[misc]
                 attempt.cancel()
                 await asyncio.wait([attempt])
@@ -244,10 +245,10 @@ def test_a_dead_tunnel_is_noticed_by_its_keepalive_and_an_idle_one_by_the_broker
     async def scenario() -> None:
         async with tunnels(guarded()) as net:
             client = await net.connected("client", "v6udpv4", keepalive_interval_s=1)
-            assert client.keepalive is not None
-            await until(lambda: client.keepalive is not None and client.keepalive.sent >= 2, "two keepalives")
+            keepalive = client.keepalive
+            assert keepalive is not None
+            await until(lambda: keepalive.sent >= 2 and keepalive.missed == 0, "two keepalives, the last one answered")
             assert client.alive
-            assert client.keepalive.missed == 0
             nft.load(net["firewall"], firewall_ruleset("drop_udp_3653"))
             async with asyncio.timeout(20):
                 await client.wait_lost()
