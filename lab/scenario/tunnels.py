@@ -147,14 +147,17 @@ class TunnelNode(PlacedNode):
         Returns at once when there is no tunnel, or none that is alive.  (The margin is more than the 0.1 s by which
         Linux may let a program wait too long.)
         """
-        keepalive = None if self._tunnel is None else self._tunnel.keepalive
         loop = asyncio.get_running_loop()
-        due = None if keepalive is None else keepalive.next_echo
-        if due is not None and due - margin_s <= loop.time():  # too late for this one
-            await asyncio.sleep(due + margin_s - loop.time())
-            due = None if keepalive is None else keepalive.next_echo
-        if due is not None:
+        while self._tunnel is not None and (keepalive := self._tunnel.keepalive) is not None:
+            due, margin_s = keepalive.next_echo, min(margin_s, keepalive.interval_s / 4)
+            if due is None:
+                return
+            if due - margin_s <= loop.time():  # too late for this one
+                await asyncio.sleep(due + margin_s - loop.time())
+                continue
             await asyncio.sleep(due - margin_s - loop.time())
+            if keepalive.next_echo == due:  # else the machine stood still, and the keepalive went out first
+                return
 
     def _link_to(self, lan: str) -> str:
         iface = next((i.name for i in self.plan.interfaces if i.peer == lan), None)

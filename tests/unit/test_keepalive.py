@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from lab.actors.keepalive import Keepalive
+from lab.scenario.node import LabNode
+
+if TYPE_CHECKING:
+    from lab.actors.client import TunnelClient
 
 
 def run(keepalive: Keepalive, until: float, answer: bool) -> list[float]:
@@ -73,3 +81,28 @@ def test_calling_early_changes_nothing() -> None:
 def test_an_interval_is_positive(interval: float) -> None:
     with pytest.raises(ValueError, match="positive"):
         Keepalive(interval, 0.0, rng=random.Random(0))
+
+
+def test_the_end_of_a_silence_is_not_after_the_keepalive_though_the_machine_stood_still() -> None:
+    async def wait() -> float:
+        """Seconds from the last keepalive to what is taken for the end of a silence."""
+        loop = asyncio.get_running_loop()
+        keepalive = Keepalive(0.4, loop.time(), rng=random.Random(1))
+        sent = [loop.time()]
+
+        def due() -> None:
+            if keepalive.handle_timer(loop.time()):
+                sent.append(loop.time())
+                keepalive.heard()
+            loop.call_at(keepalive.next_echo or 0.0, due)
+
+        first = keepalive.next_echo
+        assert first is not None
+        loop.call_at(first, due)
+        loop.call_at(first - 0.12, time.sleep, 0.2)  # the wait is over, and the keepalive due, in the meantime
+        node = LabNode.__new__(LabNode)
+        node._tunnel = cast("TunnelClient", SimpleNamespace(keepalive=keepalive))
+        await node.until_keepalive()
+        return loop.time() - sent[-1]
+
+    assert asyncio.run(wait()) > 0.45 * 0.4  # else some microseconds
