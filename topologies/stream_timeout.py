@@ -2,7 +2,7 @@
 
     laptop --- nat --- internet --- server
 
-Linux has two timeouts for UDP: one for a fresh flow and a longer one for a stream (30 and 120 seconds, here 3 and 10).
+Linux has two timeouts for UDP: one for a fresh flow and a longer one for a stream (30 and 120 seconds, here 6 and 20).
 A flow becomes a stream when a packet passes although the flow is more than two seconds old and was answered. A quick
 exchange, however complete, stays fresh: a tunnel that is set up in 200 ms and then has nothing to say is forgotten
 after 30 seconds, not 120. That decides how often the client must speak at first (RFC 5572 section 4.6; RFC 4787
@@ -20,7 +20,7 @@ import asyncio
 from lab import Lab, Network, Run
 
 
-def build(net: Network, udp_timeout_s: int = 3, udp_stream_timeout_s: int = 10) -> None:
+def build(net: Network, udp_timeout_s: int = 6, udp_stream_timeout_s: int = 20) -> None:
     laptop = net.client("laptop")
     nat = net.nat("nat", udp_timeout_s=udp_timeout_s, udp_stream_timeout_s=udp_stream_timeout_s)
     internet = net.router("internet")
