@@ -14,7 +14,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +41,10 @@ if TYPE_CHECKING:
 
 _TELLING: Final = ("topology", "source_sha256", "seed", "trials", "on", "capture", "paired", "measure", "lab", "fixed")
 """Facts in which two sweeps have to agree for their rows to belong to one table."""
+
+
+_AWAKE_S: Final = 1.0
+"""How long a sweep waits at most before it looks whether it was interrupted."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -244,7 +256,7 @@ def _carry_out(
             for job in jobs:
                 with _workers_needed():
                     futures[pool.submit(run_cell, job)] = job
-            for future in as_completed(futures):
+            for future in _as_they_end(futures):
                 job = futures[future]
                 with _workers_needed():
                     rows = _result(future, job)
@@ -254,7 +266,7 @@ def _carry_out(
                 bar.update()
         except BaseException:
             try:
-                # as_completed() gives cells that are done in any order: those not given yet are still to be kept.
+                # Cells that are done come in any order: those that have not come yet are still to be kept.
                 kept = store.cells()
                 for future, job in futures.items():
                     if not future.cancel() and _went_well(future) and job.key not in kept:
@@ -262,6 +274,18 @@ def _carry_out(
             finally:
                 stop()
             raise
+
+
+def _as_they_end(futures: Iterable[Future[list[Row]]]) -> Iterator[Future[list[Row]]]:
+    """The futures, each when it is done.
+
+    The main thread wakes up now and then: a Ctrl-C that the kernel hands to another thread, as it may when the process
+    was stopped, is noticed only then.
+    """
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=_AWAKE_S, return_when=FIRST_COMPLETED)
+        yield from done
 
 
 @contextmanager

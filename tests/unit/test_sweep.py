@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -121,3 +124,20 @@ def test_workers_that_are_gone_are_told_in_a_sentence(tmp_path: Path) -> None:
 def test_what_cannot_be_swept_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         sweep("setup_time", VARY, **{"executor": Cells(), **options})
+
+
+class Interrupted(Executor):
+    """Cells that never end, and a Ctrl-C that the kernel hands to another thread than the main one."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        def interrupt() -> None:
+            time.sleep(0.3)  # by then the main thread waits; else it is interrupted all the more
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        return Future()
+
+
+def test_ctrl_c_is_noticed_whichever_thread_gets_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep("setup_time", {"delay_ms": [5]}, trials=1, seed=1, executor=Interrupted())

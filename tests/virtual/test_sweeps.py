@@ -29,6 +29,7 @@ OPTIONS: Final[dict[str, Any]] = {"trials": 3, "seed": 1, "parameters": {"delay_
 COMMAND: Final = (
     "--vary loss_pct=0,30 --vary transport=udp,tcp --set delay_ms=20 --trials 3 --seed 1 --paired transport"
 ).split()
+ENDS_WITHIN_S: Final = 200
 CELLS: Final = ("0-udp", "0-tcp", "30-udp", "30-tcp")
 
 HELD: Final = """
@@ -101,7 +102,7 @@ def finished(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     process = command(*words)
     try:
         yield process
-        process.wait()
+        process.wait(ENDS_WITHIN_S)
     finally:
         process.kill()
         process.wait()
