@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,18 +144,22 @@ class Store:
 
 def load(path: Path) -> tuple[dict[str, Any], pa.Table]:
     """(facts, rows so far) of the sweep at `path`, complete or not; UsageError when there is none."""
-    facts = load_facts(path)
-    if facts is None:
-        raise UsageError(f"there is no sweep at {path}")
-    tables = _read_parts(path.with_name(path.name + ".parts"))
-    tables += [_read(path)] if path.exists() else []
-    return facts, _ordered(tables, facts["cells"])
+    while True:
+        facts = load_facts(path)
+        if facts is None:
+            raise UsageError(f"there is no sweep at {path}")
+        try:
+            tables = _read_parts(path.with_name(path.name + ".parts"))
+        except FileNotFoundError:  # the sweep was completed in this moment
+            continue
+        tables += [_read(path)] if path.exists() else []
+        return facts, _ordered(tables, facts["cells"])
 
 
 def load_facts(path: Path) -> dict[str, Any] | None:
     """What the sweep at `path` is about; None when there is none.  UsageError when a file there is no sweep's."""
     unfinished = path.with_name(path.name + ".parts") / _FACTS
-    if unfinished.exists():
+    with suppress(FileNotFoundError):
         facts: dict[str, Any] = json.loads(unfinished.read_text())
         return facts
     if not path.exists():
@@ -172,6 +177,8 @@ def _read(path: Path) -> pa.Table:
 
     try:
         return pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise
     except (OSError, pa.ArrowInvalid) as exc:
         raise UsageError(f"{path} is no Parquet file that can be read: {exc}") from exc
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from lab import store
 from lab.errors import UsageError
 from lab.store import Store, load
 
@@ -148,3 +149,22 @@ def test_the_parts_of_a_finished_table_stay_with_who_finished_it(path: Path) -> 
     second = filled(path)
     assert second.cells() == {"a", "b", "c"}
     second.close()
+
+
+def test_a_table_that_is_completed_while_it_is_being_read_is_read_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = filled(path, "a", "b", "c")
+    read = store._read_parts
+
+    def complete_and_read(folder: Path) -> Any:
+        parts = sorted(folder.glob("*.parquet"))
+        if parts:
+            writing.finish(FACTS, ["a", "b", "c"])
+            store._read(parts[0])
+        return read(folder)
+
+    monkeypatch.setattr(store, "_read_parts", complete_and_read)
+    monkeypatch.setattr(writing, "table", lambda order: store._ordered(read(writing.parts), order))
+    assert load(path)[1].column("cell").to_pylist() == ["a", "a", "b", "b", "c", "c"]
+    writing.close()
