@@ -155,23 +155,24 @@ def test_a_run_folder_that_cannot_be_written_is_told_before_anything_is_started(
     assert str(tmp_path) in line
 
 
-def test_the_cache_may_be_in_a_folder_with_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of this name, with the kernels that there are."""
     kernels = uml.require().path.parent.parent
-    cache = tmp_path / "a user's  folder à la carte"
-    (cache / "lab3653").mkdir(parents=True)
-    (cache / "lab3653" / "kernels").symlink_to(kernels)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    (folder / "lab3653").mkdir(parents=True)
+    (folder / "lab3653" / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def test_the_cache_may_be_in_a_folder_with_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_in(tmp_path / "a user's  folder à la carte", monkeypatch)
     done = run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run")
     assert done.status == "ok", done.message
     assert done.facts["digest"]["depends_on"]["lab_path"].startswith(str(cache))
 
 
 def test_a_cache_that_the_kernel_cannot_be_told_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = uml.require().path.parent.parent
-    cache = tmp_path / 'a "folder"'
-    (cache / "lab3653").mkdir(parents=True)
-    (cache / "lab3653" / "kernels").symlink_to(kernels)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    cache_in(tmp_path / 'a "folder"', monkeypatch)
     with pytest.raises(UsageError, match="cannot be told the path .* use one without quotation marks"):
         run("direct_6in4", on="virtual", seed=1, out=tmp_path / "run")
 
