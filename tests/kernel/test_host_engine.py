@@ -130,6 +130,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         command = [*rights, sys.executable, *caller, *arguments]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "LAB_MARK": value}
         null = subprocess.DEVNULL
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup: it is told to stop with that as well
+            command = ["env", "--default-signal=HUP", *command]
         started = Started(subprocess.Popen(command, env=env, stdout=null, stderr=null), f"LAB_MARK={value}", folder)
         runs.append(started)
         return started
