@@ -24,7 +24,7 @@ from lab.topology.plan import Plan
 from lab.topology.planner import make_plan
 from tests.kernel.tunnels import assert_nothing_is_left, direct, until
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("tun_fallback", "raw")]
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("tun_fallback", "raw"), pytest.mark.timeout(180)]
 
 ROUTER_ADVERTISEMENT = 134  # RFC 4861 section 4.2
 BROKER = """
