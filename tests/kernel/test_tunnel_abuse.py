@@ -210,9 +210,10 @@ def test_a_fault_of_the_broker_costs_one_client_its_session_and_no_more(monkeypa
 
             monkeypatch.setattr(BrokerSession, "receive", faulty)
             for transport in ("udp", "tcp"):
-                report = await net.client("other", transport=transport, setup_timeout_s=0.2).connect()
+                before = net.broker.counters["internal_errors"]
+                report = await net.client("other", transport=transport, setup_timeout_s=0.5).connect()
                 assert report.outcome != "ready"
-            assert net.broker.counters["internal_errors"] == 2
+                await until(lambda n=before: net.broker.counters["internal_errors"] > n, "the fault counted")  # type: ignore[misc]
             assert (await net.ping("client", "server")).received == 2
 
     asyncio.run(scenario())
