@@ -122,9 +122,8 @@ async def verify(fabric: Mapping[str, Namespace], plan: Plan) -> list[dict[str, 
             await asyncio.sleep(len(found) * _PAUSE_S)
             found.append(await _measure(fabric, direction))
         achieved = found[-1]
-        if not acceptable(
-            direction.measured, achieved
-        ):  # nor was any before, of a busy machine each for its own reason
+        if not acceptable(direction.measured, achieved):
+            # Nor was any before: on a busy machine each may be wrong for a reason of its own.
             achieved = {name: statistics.median(each[name] for each in found) for name in achieved}
         if not acceptable(direction.measured, achieved):
             raise ImpairmentError(
