@@ -124,9 +124,12 @@ def _first_process(program: Sequence[str], lifeline: int, held: int, report_fd: 
             os._exit(EXIT_NOT_STARTED)
         _mount_own(program)
         wakeup = _wake_on_signals((*_STOP, signal.SIGCHLD))
+        # A signal for the program that comes before it has handlers of its own waits until it has the default ones.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
         main_child = os.fork()
         if main_child == 0:
             _execute(program, report_fd)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
         os.close(report_fd)
         status = _reap(main_child, lifeline, wakeup, terminal=terminal)
     except EnterError as exc:
@@ -165,6 +168,7 @@ def _execute(program: Sequence[str], report_fd: int) -> NoReturn:
     signal.set_wakeup_fd(-1)
     for number in (*_STOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     try:
         os.execvp(program[0], list(program))
     except OSError as exc:
