@@ -22,14 +22,13 @@ pytestmark = [pytest.mark.needs("program chromium"), pytest.mark.timeout(200)]
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
     "--disable-component-update --disable-extensions --no-first-run --hide-scrollbars --enable-logging=stderr "
-    "--virtual-time-budget=4000"
+    "--virtual-time-budget=20000"
 ).split()
 
 OWN_PAGE = re.compile(r", source: chrome://\S+ \(\d+\)$")
 
 MEASURE = """
-const frame = document.querySelector("iframe");
-frame.addEventListener("load", () => {
+function measure(frame) {
   const page = frame.contentDocument, view = frame.contentWindow, root = page.documentElement;
   const ladder = page.querySelector(".viewer svg"), message = ladder.querySelector(".message");
   const before = ladder.getBoundingClientRect().width;
@@ -56,7 +55,7 @@ frame.addEventListener("load", () => {
   out.id = "found";
   out.textContent = JSON.stringify(found);
   document.body.append(out);
-});
+}
 """
 
 
@@ -67,9 +66,10 @@ def look(tmp_path: Path, width: int, *more: str) -> dict[str, Any]:
     facts["trials"][0]["scenario_s"] = 40.0  # so that it is at half of the time
     (tmp_path / "run.json").write_text(json.dumps(facts))
     report = to_html(Run.load(tmp_path))
-    frame = f'<iframe style="border:0;width:{width}px;height:700px" srcdoc="{html.escape(report)}"></iframe>'
+    look = f'style="border:0;width:{width}px;height:700px" onload="measure(this)"'  # there before it can be loaded
+    frame = f'<iframe {look} srcdoc="{html.escape(report)}"></iframe>'
     page = tmp_path / "page.html"
-    page.write_text(f'<!doctype html><meta charset="utf-8"><body>{frame}<script>{MEASURE}</script></body>')
+    page.write_text(f'<!doctype html><meta charset="utf-8"><body><script>{MEASURE}</script>{frame}</body>')
     chromium = shutil.which("chromium")
     assert chromium is not None
     command = [chromium, *OPTIONS, *more, f"--user-data-dir={tmp_path}/profile", "--window-size=1300,800"]
