@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lab.pictures import with_own_ids
+
 if TYPE_CHECKING:
     from lab.run import Run
     from lab.sweep import Sweep
@@ -62,9 +64,9 @@ def inline_svg(text: str, *, prefix: str) -> str:
     """An SVG file's element for a place inside an HTML page: no wider than it, and with ids of its own."""
     text = text[text.index("<svg") :]
     clean = re.sub(r"[^A-Za-z0-9_-]", "-", prefix)
-    text = re.sub(r'\bid="', f'id="{clean}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{clean}-", text)
-    return text.replace("<svg", '<svg style="max-width: 100%; height: auto; background: white" role="img"', 1)
+    return with_own_ids(text, clean).replace(
+        "<svg", '<svg style="max-width: 100%; height: auto; background: white" role="img"', 1
+    )
 
 
 def sweep_html(sweep: Sweep) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.errors import LabError, UsageError
 from lab.generators.mechanisms import MECHANISMS
-from lab.pictures import PAPER, check_picture
 from lab.results import CrossingRecord
 from lab.rules.catalogue import FILTERS
 from lab.rules.firewall import firewall_ruleset, parse_policy
@@ -105,11 +104,6 @@ def _state(mechanism: str, drop: CrossingRecord, reject: CrossingRecord) -> int:
     if mechanism in drop.dropped and mechanism in reject.dropped:
         return SILENT
     return DIFFERS
-
-
-def check_plot(path: Path) -> None:
-    """Raise UsageError when no picture could be written to `path`, before anything is measured for it."""
-    check_picture(path, PAPER)
 
 
 def plot(crossings: Sequence[CrossingRecord], path: Path | None = None) -> Figure:

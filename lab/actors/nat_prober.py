@@ -400,8 +400,7 @@ class Probes:
             # The kernel lets long waits be a thousandth late.
             await asyncio.sleep(max(0.0, age_s - 1))
             await asyncio.sleep(use.latest + age_s - time.monotonic())
-            least, most, arrived = await self._lets_in(use, sock)
-            return least, most, arrived
+            return await self._lets_in(use, sock)
 
     async def _lets_in(self, use: _Use, sock: _Udp) -> tuple[float, float, bool]:
         """(seconds at least, seconds at most, whether it came in) of a packet sent from outside after `use`."""

@@ -20,6 +20,7 @@ from lab.cli.common import (
     settings_of,
     verb,
 )
+from lab.pictures import PAPER, check_picture
 
 
 @verb("lab nat carrier --set ports=random --on virtual")
@@ -120,7 +121,7 @@ def policies(
         print(f"\n{told['nftables']}", end="")
         return EXIT_DONE
     if plot is not None:
-        catalogue.check_plot(plot)
+        check_picture(plot, PAPER)
         crossings = catalogue.measure(on=on, progress=say)
         catalogue.plot(crossings, plot)
         say(f"drawn in {plot}")

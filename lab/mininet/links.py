@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 from mininet.link import TCIntf, TCLink
@@ -20,7 +19,7 @@ from mininet.link import TCIntf, TCLink
 from lab.errors import KernelRefused, MissingFeature, UsageError
 from lab.kernel.namespace import Namespace
 from lab.kernel.shaping import ETHERNET_BYTES, QUEUE_S, burst_bytes
-from lab.kernel.verify import verify
+from lab.kernel.verify import requested_of, verify
 from lab.topology.plan import AddLink, Plan, Shape
 
 _UNITS: Final = {"us": 0.001, "usec": 0.001, "usecs": 0.001, "ms": 1.0, "msec": 1.0, "msecs": 1.0}
@@ -219,12 +218,10 @@ def _state(end: Any) -> _State:
 
 def _unmeasured(end: Any, far: Any, shape: Shape | None, mtu: int) -> dict[str, Any]:
     """The row of a way along a link that is down."""
-    asked = asdict(shape) if shape is not None else {}
-    requested = {name: value for name, value in asked.items() if isinstance(value, float) and value}
     return {
         "link": f"{end.node.name}:{end.name} - {far.node.name}:{far.name}",
         "direction": f"{end.node.name} -> {far.node.name}",
-        "requested": {**requested, **({"mtu": float(mtu)} if mtu != 1500 else {})},
+        "requested": requested_of(shape, mtu),
         "achieved": {},
         "down": True,
     }

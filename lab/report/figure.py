@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from lab.pictures import svg_element, with_own_ids
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_METADATA: Final = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,4 @@ def to_svg(axes: Axes, prefix: str) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lab"}):
         made.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(made)
-    svg = text.getvalue()
-    svg = _METADATA.sub("", svg[svg.index("<svg") :])
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    return with_own_ids(svg_element(text.getvalue()), prefix)

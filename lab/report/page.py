@@ -6,20 +6,18 @@ What the lab drew itself is `safe` in the template; everything else is text ther
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 from lab.errors import LabError, UsageError
 from lab.ladder import svg
+from lab.pictures import svg_element
 from lab.report.content import collect
 from lab.run import Run
 from lab.topology.plan import Plan
 
 TEMPLATE: Final = "report.html.j2"
-_PROLOG: Final = re.compile(r"\A.*?(?=<svg\b)", re.DOTALL)
-_METADATA: Final = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
 
 def write(run: Run, out: Path | str | None = None) -> Path:
@@ -62,4 +60,4 @@ def _drawing(run: Run) -> str:
             text = draw(plan, Path(folder) / "topology.svg").read_text()
     except (OSError, ValueError, KeyError, TypeError, LabError):
         return ""
-    return _METADATA.sub("", _PROLOG.sub("", text))
+    return svg_element(text)

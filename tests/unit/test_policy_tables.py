@@ -11,7 +11,8 @@ import pytest
 from lab import policies
 from lab.cli import main
 from lab.errors import LabError, UsageError
-from lab.policies import DIFFERS, PASSES, SILENT, STOPPED, check_plot, described, listed, plot, states
+from lab.pictures import PAPER, check_picture
+from lab.policies import DIFFERS, PASSES, SILENT, STOPPED, described, listed, plot, states
 from lab.results import CrossingRecord
 from lab.rules.catalogue import FILTERS
 
@@ -86,7 +87,7 @@ def test_that_a_picture_cannot_be_written_is_told_before_anything_is_measured(
     assert measured == []
     assert main(["policies", "--plot", str(tmp_path / "policies.svg")]) == 0
     assert measured == [True]
-    check_plot(tmp_path / "policies.PDF")
+    check_picture(tmp_path / "policies.PDF", PAPER)
 
 
 def test_a_folder_that_will_be_gone_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
