@@ -12,6 +12,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -434,7 +435,8 @@ class _SitDevice:
         if self._namespace.fd < 0:
             return
         if self._discarded is not None:
-            links.del_unreachable(self._namespace, str(self._discarded))
+            with suppress(KernelRefused):  # somebody has removed it already
+                links.del_unreachable(self._namespace, str(self._discarded))
             self._discarded = None
         sit.delete(self._namespace, self._name)
 

@@ -71,6 +71,9 @@ def test_a_packet_to_an_unused_part_of_a_delegated_prefix_is_refused_by_the_clie
     done = run(str(UNUSED_PREFIX), on="virtual", seed=1, out=tmp_path / "run")
     assert done.status == "ok", done.message
     assert {setup.data_plane for setup in done.tunnels("gateway")} == {"sit"}
+    *_, removed, last = done.commands("gateway")
+    assert removed.returncode == 0, removed.stderr
+    assert "tsp0" not in last.stdout
     stories = [record for record in done.records if isinstance(record, ExplainRecord)]
     assert len(stories) == 2
     for story in stories:

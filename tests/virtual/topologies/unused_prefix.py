@@ -24,7 +24,10 @@ async def scenario(net: Lab) -> None:
         )
         unused = ip_network(str(tunnel.prefix))[-1]
         await net["server"].explain(str(unused), icmp=True)
+        if lan is not None:  # a device goes with its tunnel, also when somebody has been at its routes
+            await net["gateway"].run(["ip", "-6", "route", "del", "unreachable", str(tunnel.prefix)])
         await net["gateway"].disconnect_tunnel()
+        await net["gateway"].run(["ip", "-o", "link", "show", "type", "sit"])
 
 
 def check(run: Run) -> None:
