@@ -26,7 +26,6 @@ from tests.kernel.tunnels import assert_nothing_is_left, direct, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("tun_fallback", "raw"), pytest.mark.timeout(180)]
 
-ROUTER_ADVERTISEMENT = 134  # RFC 4861 section 4.2
 BROKER = """
 import logging, sys
 logging.disable()
@@ -103,14 +102,6 @@ class Machine:
 
 def plan() -> Plan:
     return make_plan(direct())
-
-
-async def heard(ear: socket.socket, kind: int) -> None:
-    """Wait until an ICMPv6 message of this kind comes; close the socket."""
-    with ear:
-        async with asyncio.timeout(20):
-            while (await asyncio.get_running_loop().sock_recv(ear, 1500))[0] != kind:
-                pass
 
 
 def wish(**options: object) -> str:
